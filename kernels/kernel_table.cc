@@ -1,0 +1,58 @@
+// Which instruction sets this machine has, and so which kernel tables it can run.
+#include "kernels/cpu/kernel_table.h"
+
+#include <string_view>
+
+#include "kernels/check.h"
+
+namespace hotset {
+
+namespace portable {
+extern const KernelTable kTable;
+}
+namespace avx2 {
+extern const KernelTable kTable;
+}
+namespace avx512 {
+extern const KernelTable kTable;
+}
+namespace avx512vnni {
+extern const KernelTable kTable;
+}
+
+namespace {
+
+// The same sets as the flags in kernels/CMakeLists.txt, except for F16C: clang 14 (the fuzzers')
+// cannot ask for it, and every processor with AVX2 has it.
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+bool has_avx512vnni() {
+  return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+
+}  // namespace
+
+const KernelTable* find_kernel_table(const char* name) {
+  const std::string_view wanted = name;
+  if (wanted == "portable") return &portable::kTable;
+  if (wanted == "avx2" && has_avx2()) return &avx2::kTable;
+  if (wanted == "avx512" && has_avx512()) return &avx512::kTable;
+  if (wanted == "avx512vnni" && has_avx512vnni()) return &avx512vnni::kTable;
+  return nullptr;
+}
+
+const KernelTable& best_kernel_table() {
+  const KernelTable* best = nullptr;
+  for (const char* name : kKernelTableNames) {
+    if (const KernelTable* table = find_kernel_table(name)) best = table;
+  }
+  HOTSET_CHECK(best != nullptr, "the portable table runs anywhere");
+  return *best;
+}
+
+}  // namespace hotset

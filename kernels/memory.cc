@@ -1,0 +1,42 @@
+#include "kernels/memory.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "kernels/check.h"
+
+namespace hotset {
+
+namespace {
+constexpr int64_t kHugePage = 2 << 20;
+}
+
+Memory::Memory(int64_t bytes, const char* what) : bytes_(bytes) {
+  if (bytes == 0) return;
+  // Reserved one huge page longer, so that the start can be aligned to one; the ends are given
+  // back.
+  const int64_t aligned = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  void* mapped = mmap(nullptr, static_cast<size_t>(aligned + kHugePage), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) {
+    throw Error(fmt::format("no memory for {}: {} bytes asked for, the system says: {}", what,
+                            bytes, std::strerror(errno)));
+  }
+  const auto start = reinterpret_cast<uintptr_t>(mapped);
+  const uintptr_t data = (start + kHugePage - 1) / kHugePage * kHugePage;
+  if (data > start) munmap(mapped, data - start);
+  const uintptr_t tail = start + static_cast<uintptr_t>(kHugePage) - data;
+  if (tail > 0) munmap(reinterpret_cast<void*>(data + static_cast<uintptr_t>(aligned)), tail);
+  data_ = reinterpret_cast<std::byte*>(data);
+  bytes_ = aligned;
+  madvise(data_, static_cast<size_t>(aligned), MADV_HUGEPAGE);
+}
+
+Memory::~Memory() {
+  if (data_ != nullptr) munmap(data_, static_cast<size_t>(bytes_));
+}
+
+}  // namespace hotset

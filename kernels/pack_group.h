@@ -1,0 +1,36 @@
+// What the packers of block types and of float types share: where one row group's part of each
+// plane lies. Private to kernels/.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/packed.h"
+
+namespace hotset {
+
+// One value for each plane of a packed matrix, in the order in which the planes lie.
+template <class T>
+struct Planes {
+  T codes = {}, high = {}, scales = {}, sub_scales = {}, offsets = {}, sub_offsets = {};
+};
+
+// Bytes that one row group takes in each plane; 0 where the format has no such plane.
+Planes<int64_t> group_bytes(const PackedShape& shape);
+
+// Up to 8 rows of a matrix in the file's form.
+struct RowGroup {
+  const std::byte* source = nullptr;
+  int64_t stride = 0;
+  int rows = 0;
+  const std::byte* row(int r) const { return source + r * stride; }
+};
+
+// Both write every byte of the group's planes but those of missing rows, which are zero already.
+void pack_block_group(const PackedShape& shape, TensorType type, const RowGroup& group,
+                      const Planes<std::byte*>& out);
+void pack_float_group(const PackedShape& shape, TensorType type, const RowGroup& group,
+                      const Planes<std::byte*>& out);
+
+}  // namespace hotset

@@ -1,0 +1,120 @@
+// Packed layouts (formats.md 3): the few forms that every source type is turned into, and that all
+// kernels read.
+//
+// A matrix W is [n, k] (n outputs, k inputs). Rows are interleaved in groups of 8 (n is padded to 8
+// with rows of zero bytes), inputs come in units of 32: k is a multiple of 32 (two-level scales: of
+// 256), but for PF, where any k goes and the plane holds k padded with zeros to a multiple of 8. A
+// matrix is a few planes, each starting at a multiple of 64 bytes from the matrix's start. In every
+// plane row group g comes first, then the unit (or block) along k, then the 8 rows.
+//
+//   codes   P4: 128 B a unit: dword d (0..3) of each of the 8 rows in turn; byte b of a row's dword
+//               d holds element 4d+b in its low nibble and 16+4d+b in its high one
+//           P6: the P4 plane with the low 4 bits, and `high`: 64 B a unit: dword e (0..1) of each
+//               of the 8 rows; byte b of dword e holds in bits 2f..2f+1 the top 2 bits of the
+//               element whose P4 place is (d, half), 2d + half = 4e + f
+//           P8: 256 B a unit: dword d (0..7) of each of the 8 rows; byte b of dword d is element
+//               4d+b, int8
+//           PF: element j of the 8 rows together, j rising (bf16, f16 or f32)
+//   scales  one value per block and row (f16, e8m0), or one f16 per 256 inputs and row (`scales`)
+//           and one u8/i8 per block and row (`sub_scales`)
+//   offsets likewise (f16; or f16 per 256 inputs and u8 per block)
+//
+// The decoded weight, in float32 and in this order (`q` an integer, products left to right):
+//   P4/P6/P8: ((scale [* sub_scale]) * (code - bias or table[code])) [- or +] offset;   PF: the
+//   element
+// equals dequantise_row's value bit for bit (-0 counts as 0). Owner: whoever allocated the bytes;
+// these types are only views.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/formats/tensor_type.h"
+
+namespace hotset {
+
+enum class Layout : uint8_t { kP4, kP6, kP8, kPF };
+
+enum class ScaleKind : uint8_t {
+  kNone,        // PF
+  kF16,         // f16 per block
+  kE8M0,        // u8 e per block: 2^(e - 128)
+  kTwoLevelU8,  // f16 per 256 inputs times u8 per block
+  kTwoLevelI8,  // f16 per 256 inputs times i8 per block
+};
+
+enum class OffsetKind : uint8_t {
+  kNone,
+  kF16,         // + f16 per block
+  kTwoLevelU8,  // - (f16 per 256 inputs * u8 per block)
+};
+
+// What the codes of a matrix mean: a property of the tensor, the same for all of its rows.
+struct PackedFormat {
+  Layout layout = Layout::kPF;
+  TensorType element = TensorType::kF32;  // PF only: kBF16, kF16 or kF32
+  uint8_t block = 32;                     // inputs a scale covers: 16 or 32
+  ScaleKind scale = ScaleKind::kNone;
+  OffsetKind offset = OffsetKind::kNone;
+  bool has_table = false;             // P4 only: value = table[code], else value = code - bias
+  int8_t bias = 0;                    // P4, P6 without a table
+  std::array<int8_t, 16> table = {};  // P4 with has_table
+
+  bool operator==(const PackedFormat&) const = default;
+  bool is_float() const { return layout == Layout::kPF; }
+};
+
+// The layout a source type is packed into. `all_bf16`: PF source whose every value is exact in
+// bf16.
+PackedFormat packed_format(TensorType source, bool all_bf16 = false);
+
+// Where the planes of an [n, k] matrix lie, in bytes from its start.
+struct PackedShape {
+  PackedFormat format;
+  int64_t n = 0, k = 0;
+  int64_t codes = 0, high = 0, scales = 0, sub_scales = 0, offsets = 0, sub_offsets = 0;
+  int64_t bytes = 0;  // a multiple of 64
+
+  int64_t groups() const { return (n + 7) / 8; }
+  int64_t units() const { return (k + 31) / 32; }
+  int64_t blocks() const { return (k + format.block - 1) / format.block; }
+  int64_t supers() const { return (k + 255) / 256; }
+  int64_t float_inputs() const { return (k + 7) / 8 * 8; }  // PF: inputs a row holds, padding too
+};
+
+PackedShape packed_shape(const PackedFormat& format, int64_t n, int64_t k);
+
+// A view of a packed matrix; `data` is aligned to 64 bytes.
+struct PackedMatrix {
+  PackedShape shape;
+  const std::byte* data = nullptr;
+};
+
+// Packs rows [first_row, first_row + rows) of a matrix: `source` points at row first_row in the
+// file's form, rows lie `source_stride` bytes apart. first_row is a multiple of 8; rows is one too
+// unless it ends the matrix. Threads may pack different row groups of one matrix at once. Throws
+// Error (row and block index, not the tensor's name, which the caller adds) if a block's scale or a
+// float element is not finite. `shape.format` is packed_format of the source type, or PF in f32,
+// which every source type can be decoded into (routers compute in floats whatever the file stores).
+void pack_rows(const PackedShape& shape, TensorType source_type, const std::byte* source,
+               int64_t source_stride, int64_t first_row, int64_t rows, std::byte* packed);
+
+// Decodes row `row` of a packed matrix to k floats: slow, for tests and inspection.
+void unpack_row(const PackedMatrix& matrix, int64_t row, float* out);
+
+// One expert: gate | up | down planes in one blob, each at a multiple of 64 bytes, the blob padded
+// to 256.
+struct ExpertShape {
+  PackedShape gate, up, down;  // [I, H], [I, H], [H, I]
+  int64_t gate_at = 0, up_at = 0, down_at = 0, bytes = 0;
+};
+ExpertShape expert_shape(const PackedShape& gate, const PackedShape& up, const PackedShape& down);
+
+struct ExpertView {
+  PackedMatrix gate, up, down;
+};
+ExpertView expert_view(const ExpertShape& shape, const std::byte* blob);
+
+}  // namespace hotset

@@ -1,0 +1,27 @@
+// The vector vocabulary of the row dots: one lane per row, for one row group of 8 (portable, AVX2)
+// or two (AVX-512). Every set has the same names with the same bits, so a kernel is written once.
+// Only headers of this folder use intrinsics.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace hotset::HOTSET_ISA::rows {
+
+// What the byte vectors of a matrix hold, which decides how often a byte dot has to be widened.
+enum class Range {
+  kU4,      // 0..15: eight pair products add up in 16 bits (16 * 15 * 127 = 30,480)
+  kU6,      // 0..63: two do (4 * 63 * 127 = 32,004)
+  kSigned,  // -128..127, in the form that prepare_signed() makes
+};
+
+}  // namespace hotset::HOTSET_ISA::rows
+
+#if defined(HOTSET_ISA_avx512vnni) || defined(HOTSET_ISA_avx512)
+#include "kernels/simd/rows_avx512.h"
+#elif defined(HOTSET_ISA_avx2)
+#include "kernels/simd/rows_avx2.h"
+#else
+#include "kernels/simd/rows_portable.h"
+#endif

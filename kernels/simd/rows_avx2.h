@@ -1,0 +1,154 @@
+// The row dot vocabulary for AVX2, FMA and F16C: 8 rows a vector. See rows.h; included only there.
+#pragma once
+
+#include <immintrin.h>
+
+namespace hotset::HOTSET_ISA::rows {
+
+inline constexpr int kGroups = 1;
+inline constexpr int kRows = 8;
+using Bytes = __m256i;                 // 4 inputs of each row
+using Ints = __m256i;                  // an int32 a row
+using Floats = __m256;                 // a float a row
+inline constexpr int kSignedBias = 0;  // what prepare_signed() adds
+
+inline Floats load(const float* p) {
+  return _mm256_loadu_ps(p);
+}
+inline void store(float* p, Floats v) {
+  _mm256_storeu_ps(p, v);
+}
+inline Floats zero() {
+  return _mm256_setzero_ps();
+}
+inline Floats broadcast(float v) {
+  return _mm256_set1_ps(v);
+}
+inline Floats add(Floats a, Floats b) {
+  return _mm256_add_ps(a, b);
+}
+inline Floats mul(Floats a, Floats b) {
+  return _mm256_mul_ps(a, b);
+}
+inline Floats fma(Floats a, Floats b, Floats c) {
+  return _mm256_fmadd_ps(a, b, c);
+}
+// Into the L2 cache.
+inline void prefetch(const std::byte* at) {
+  _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T1);
+}
+inline Floats to_floats(Ints v) {
+  return _mm256_cvtepi32_ps(v);
+}
+
+// Loads of a plane: `at` is the first row group's place; the second group's, `next` bytes further,
+// is not used here.
+inline Bytes load_bytes(const std::byte* at, int64_t /*next*/) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+}
+inline Floats load_f32(const std::byte* at, int64_t /*next*/) {
+  return _mm256_loadu_ps(reinterpret_cast<const float*>(at));
+}
+inline Floats load_f16(const std::byte* at, int64_t /*next*/) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+}
+inline Floats load_bf16(const std::byte* at, int64_t /*next*/) {
+  const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+inline __m128i load_8(const std::byte* at) {
+  return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at));
+}
+inline Floats load_u8(const std::byte* at, int64_t /*next*/) {
+  return to_floats(_mm256_cvtepu8_epi32(load_8(at)));
+}
+inline Floats load_i8(const std::byte* at, int64_t /*next*/) {
+  return to_floats(_mm256_cvtepi8_epi32(load_8(at)));
+}
+// 2^(e - 128); e = 0 and 1 are float32 subnormals.
+inline Floats load_e8m0(const std::byte* at, int64_t /*next*/) {
+  const __m256i e = _mm256_cvtepu8_epi32(load_8(at));
+  const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+  const __m256i tiny = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+  const __m256i is_tiny = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+  return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, is_tiny));
+}
+
+inline Bytes low_nibbles(Bytes v) {
+  return _mm256_and_si256(v, _mm256_set1_epi8(15));
+}
+inline Bytes high_nibbles(Bytes v) {
+  return low_nibbles(_mm256_srli_epi16(v, 4));
+}
+inline Bytes combine(Bytes a, Bytes b) {
+  return _mm256_or_si256(a, b);
+}
+// Bits 2f and 2f+1 of each byte, moved to bits 4 and 5.
+template <int kF>
+inline Bytes top_bits(Bytes v) {
+  if constexpr (kF < 2) {
+    v = _mm256_slli_epi16(v, 4 - 2 * kF);
+  } else {
+    v = _mm256_srli_epi16(v, 2 * kF - 4);
+  }
+  return _mm256_and_si256(v, _mm256_set1_epi8(0x30));
+}
+inline Bytes load_table(const int8_t* table) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+}
+inline Bytes look_up(Bytes table, Bytes codes) {
+  return _mm256_shuffle_epi8(table, codes);
+}
+inline Bytes prepare_signed(Bytes v) {
+  return v;
+}
+
+// first * sum of the first half + second * sum of the other, where `weights` = half_weights(...).
+inline Ints half_weights(int first, int second) {
+  return _mm256_set1_epi32(static_cast<int>(static_cast<uint32_t>(first) & 0xffffu) |
+                           static_cast<int>(static_cast<uint32_t>(second) << 16));
+}
+inline Ints weigh_halves(const int16_t* half_sum, Ints weights) {
+  int32_t both;
+  std::memcpy(&both, half_sum, sizeof(both));
+  return _mm256_madd_epi16(_mm256_set1_epi32(both), weights);
+}
+inline Ints zero_ints() {
+  return _mm256_setzero_si256();
+}
+
+inline __m256i broadcast4(const int8_t* q) {
+  int32_t four;
+  std::memcpy(&four, q, sizeof(four));
+  return _mm256_set1_epi32(four);
+}
+
+// start + the dot product of byte vectors kFirst .. kFirst+kCount-1 of a unit with its inputs q.
+template <Range kRange, int kFirst, int kCount>
+inline Ints dot(const Bytes* w, const int8_t* q, Ints start) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  if constexpr (kRange == Range::kU4) {
+    __m256i sum = _mm256_maddubs_epi16(w[kFirst], broadcast4(q + 4 * kFirst));
+    for (int j = kFirst + 1; j < kFirst + kCount; ++j) {
+      sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w[j], broadcast4(q + 4 * j)));
+    }
+    return _mm256_add_epi32(start, _mm256_madd_epi16(sum, ones));
+  } else if constexpr (kRange == Range::kU6) {
+    for (int j = kFirst; j < kFirst + kCount; j += 2) {
+      const __m256i a = _mm256_maddubs_epi16(w[j], broadcast4(q + 4 * j));
+      const __m256i b = _mm256_maddubs_epi16(w[j + 1], broadcast4(q + 4 * j + 4));
+      start = _mm256_add_epi32(start, _mm256_madd_epi16(_mm256_add_epi16(a, b), ones));
+    }
+    return start;
+  } else {
+    // |w| times q with w's sign: 2 * 128 * 127 fits 16 bits, two of them do not.
+    for (int j = kFirst; j < kFirst + kCount; ++j) {
+      const __m256i signed_q = _mm256_sign_epi8(broadcast4(q + 4 * j), w[j]);
+      const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w[j]), signed_q);
+      start = _mm256_add_epi32(start, _mm256_madd_epi16(pairs, ones));
+    }
+    return start;
+  }
+}
+
+}  // namespace hotset::HOTSET_ISA::rows

@@ -1,0 +1,21 @@
+// Byte dot products with VNNI: unsigned weights times signed inputs, four to an int32, nothing to
+// saturate. See rows.h; included only by rows_avx512.h.
+#pragma once
+
+namespace hotset::HOTSET_ISA::rows {
+
+inline constexpr int kSignedBias = 128;  // what prepare_signed() adds
+inline Bytes prepare_signed(Bytes v) {
+  return _mm512_xor_si512(v, _mm512_set1_epi8(-128));
+}
+
+// start + the dot product of byte vectors kFirst .. kFirst+kCount-1 of a unit with its inputs q.
+template <Range kRange, int kFirst, int kCount>
+inline Ints dot(const Bytes* w, const int8_t* q, Ints start) {
+  for (int j = kFirst; j < kFirst + kCount; ++j) {
+    start = _mm512_dpbusd_epi32(start, w[j], broadcast4(q + 4 * j));
+  }
+  return start;
+}
+
+}  // namespace hotset::HOTSET_ISA::rows
