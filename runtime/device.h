@@ -1,0 +1,125 @@
+// What a forward pass needs from the place that computes it: a dozen operations over rows of
+// activations, and memory for sequences. HostDevice (runtime/host) computes them on the CPU. On a
+// card each operation is a kernel launch of the same name, so an operation takes views and returns
+// nothing to the host. Shapes: [rows][width], row-major float32.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <vector>
+
+#include "kernels/cpu/kernel_table.h"
+#include "runtime/model/weights.h"
+#include "runtime/session.h"
+
+namespace hotset {
+
+// A view of activation rows in the device's memory.
+struct Rows {
+  float* data = nullptr;
+  int64_t rows = 0, width = 0;
+
+  float* row(int64_t r) const { return data + r * width; }
+  Rows slice(int64_t first, int64_t count) const { return {row(first), count, width}; }
+};
+
+// Rows that matrices are applied to: float32 for the router and float weights, int8 for packed ones
+// (formats.md 3.6).
+struct Activations {
+  Rows x;
+  QuantisedRows q;
+
+  Activations slice(int64_t first, int64_t count) const;
+  // The same memory as `rows` rows of a smaller width.
+  Activations narrowed(int64_t rows, int64_t width) const;
+};
+
+// Picks of each row in router rank order, heaviest first: [rows][k].
+struct Routing {
+  int32_t* experts = nullptr;
+  float* weights = nullptr;
+  int64_t rows = 0, k = 0;
+};
+
+// out = matrix * in, row by row.
+struct Projection {
+  PackedMatrix matrix;
+  Rows out;
+};
+
+// Consecutive rows of one sequence at consecutive positions. A run that continues in a later tile
+// ends at a multiple of 64 positions (models.md 1.5: the delta net's chunks), so its bits do not
+// depend on what else is in the batch.
+struct RowRun {
+  const SequenceState* sequence = nullptr;
+  int64_t position = 0;  // of the first row
+  int64_t first_row = 0, rows = 0;
+};
+
+// Most rows of a mixer's tile: attend and delta_net never see more, so a device sizes their
+// workspace by it.
+inline constexpr int64_t kMixerTileRows = 512;
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  // Memory for `rows` rows, owned by the device. Called while a model is set up, never during a
+  // step.
+  virtual Rows allocate_rows(int64_t rows, int64_t width) = 0;
+  virtual Activations allocate_activations(int64_t rows, int64_t width) = 0;
+  virtual Routing allocate_routing(int64_t rows, int64_t k) = 0;
+
+  // x[r] = embedding of tokens[r].
+  virtual void embed(Rows x, std::span<const int32_t> tokens) = 0;
+  // out = RMSNorm(x) * weight
+  virtual void norm(const Activations& out, Rows x, const float* weight) = 0;
+  virtual void project(const Activations& in, std::initializer_list<Projection> projections) = 0;
+  virtual void copy(Rows to, Rows from) = 0;
+  // x += y
+  virtual void add(Rows x, Rows y) = 0;
+  // out = SiLU(gate) * up
+  virtual void swiglu(const Activations& out, Rows gate, Rows up) = 0;
+
+  // Full attention of layer `w.index` (models.md 1.4): norms and rotates q and k, appends k and v
+  // to each run's sequence, attends, applies the output gate if the model has one.
+  virtual void attend(const Activations& out, const AttentionWeights& w, Rows q, Rows k, Rows v,
+                      std::span<const RowRun> runs) = 0;
+  // Gated delta net of layer `w.index` (models.md 1.5), from the projected q|k|v, z and b|a.
+  virtual void delta_net(const Activations& out, const DeltaNetWeights& w, Rows qkv, Rows z,
+                         Rows ba, std::span<const RowRun> runs) = 0;
+
+  // Top-k of the router's logits with their weights; the lower index wins a tie.
+  virtual void route(const Routing& routing, Rows logits) = 0;
+  // Every picked expert of this layer on its rows: each row's k outputs are kept apart until
+  // combine.
+  virtual void experts(int32_t layer, const Activations& in, const Routing& routing) = 0;
+  // x += sum over ranks of weight * expert output, then sigmoid(shared_gate) * shared. `shared` may
+  // be empty.
+  virtual void combine(Rows x, const Routing& routing, Rows shared, Rows shared_gate) = 0;
+
+  // Sequences: handles to KV blocks and recurrent state.
+  virtual SequenceState open_sequence() = 0;  // throws Error if all are in use
+  virtual void close_sequence(SequenceState& sequence) = 0;
+  // Blocks for `positions` positions in all: grows, or gives back.
+  virtual void resize_sequence(SequenceState& sequence, int64_t positions) = 0;
+  virtual void clear_recurrent(SequenceState& sequence) = 0;
+  virtual Snapshot save(const SequenceState& sequence, int64_t positions) const = 0;
+  virtual void load(SequenceState& sequence, const Snapshot& snapshot) = 0;
+  virtual std::vector<float> recurrent_state(const SequenceState& sequence,
+                                             int64_t index) const = 0;
+  virtual std::vector<float> conv_state(const SequenceState& sequence, int64_t index) const = 0;
+};
+
+inline Activations Activations::slice(int64_t first, int64_t count) const {
+  const int64_t u = q.units;
+  return {x.slice(first, count),
+          {q.q + first * u * 32, q.scale + first * u, q.half_sum + first * u * 2, u}};
+}
+
+inline Activations Activations::narrowed(int64_t rows, int64_t width) const {
+  return {{x.data, rows, width}, {q.q, q.scale, q.half_sum, (width + 31) / 32}};
+}
+
+}  // namespace hotset

@@ -1,0 +1,224 @@
+#include "runtime/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "kernels/check.h"
+#include "runtime/host/host_device.h"
+#include "runtime/model/expert_file_source.h"
+#include "runtime/model/forward.h"
+
+namespace hotset {
+
+namespace {
+
+constexpr int64_t kDefaultContext = 8192;
+constexpr int64_t kLogitRowsMax = 512;
+
+int64_t context_of(const ModelConfig& c, int64_t asked) {
+  if (asked == 0) return std::min(c.max_position_embeddings, kDefaultContext);
+  if (asked > c.max_position_embeddings) {
+    throw Error(
+        fmt::format("a context of {} positions was asked for, the model was made for at most {}",
+                    asked, c.max_position_embeddings));
+  }
+  return asked;
+}
+
+const KernelTable& kernels_named(const std::string& isa) {
+  if (isa == "auto") return best_kernel_table();
+  if (const KernelTable* table = find_kernel_table(isa.c_str())) return *table;
+  throw Error(fmt::format(
+      "cpu.isa: this machine cannot run '{}'; portable runs everywhere, auto takes the best ({})",
+      isa, best_kernel_table().name));
+}
+
+bool has_delta_net(const ModelDescription& d) {
+  return std::any_of(d.layers.begin(), d.layers.end(),
+                     [](const LayerTensors& l) { return l.is_delta_net; });
+}
+
+}  // namespace
+
+struct Engine::State {
+  const ModelDescription description;
+  const int64_t context;
+  ThreadPool pool;
+  const KernelTable& kernels;
+  const Weights weights;
+  ExpertFileSource source;
+  ExpertCache cache;
+  const int64_t rows_max;
+  HostDevice device;
+  ForwardPass forward;
+  MemoryPlan plan;
+  std::vector<int32_t> tokens, logit_rows;
+  std::vector<RowRun> runs;
+  std::vector<BatchRow> fed;  // feed's rows
+
+  // `w` may be without contents (Engine::plan): memory is reserved here and committed when it is
+  // written.
+  State(ModelDescription d, const EngineOptions& o, Weights w)
+      : description(std::move(d)),
+        context(context_of(description.config, o.context)),
+        pool(o.threads),
+        kernels(kernels_named(o.isa)),
+        weights(std::move(w)),
+        source(description),
+        cache(source,
+              plan_slots(source, o.expert_bytes,
+                         static_cast<int32_t>(description.config.num_experts_per_tok)),
+              pool, [](int32_t slots) { return std::make_unique<LruPolicy>(slots); }),
+        // A resident model takes a prompt in chunks; else the whole prompt goes through layer by
+        // layer, so that each expert is read once a prompt (design.md, law 4).
+        rows_max(cache.plan().all_resident() ? std::min<int64_t>(o.chunk, context) : context),
+        device(description.config, weights,
+               {o.sessions, context, o.kv_type == KvType::kF16, rows_max}, kernels, pool, cache,
+               source.shapes()),
+        forward(device, description.config, weights, rows_max, std::min(rows_max, kLogitRowsMax)) {
+    const DenseBytes dense = dense_bytes(description);
+    plan.dense = dense.packed;
+    plan.embedding = dense.embedding;
+    plan.experts = cache.plan();
+    plan.kv = device.sequences().kv_bytes();
+    plan.recurrent = device.sequences().recurrent_bytes();
+    plan.workspace = device.workspace_bytes();
+    tokens.reserve(rows_max);
+    logit_rows.reserve(rows_max);
+    runs.reserve(rows_max);
+    fed.reserve(rows_max);
+  }
+
+  void check_rows(std::span<const BatchRow> rows) const;
+  void plan_runs(std::span<const BatchRow> rows);
+};
+
+// A caller that breaks the contract of BatchRow is our bug; a token that the model does not have
+// may come from a user's file.
+void Engine::State::check_rows(std::span<const BatchRow> rows) const {
+  HOTSET_CHECK(!rows.empty() && std::ssize(rows) <= rows_max,
+               "a step takes 1 to rows_per_step rows");
+  for (const BatchRow& row : rows) {
+    HOTSET_CHECK(row.position < context, "a step beyond the session's context");
+    if (row.token < 0 || row.token >= description.config.vocab_size) {
+      throw Error(fmt::format("token id {} is not in the model's vocabulary of {}", row.token,
+                              description.config.vocab_size));
+    }
+  }
+}
+
+void Engine::State::plan_runs(std::span<const BatchRow> rows) {
+  tokens.clear();
+  logit_rows.clear();
+  runs.clear();
+  const Session* current = nullptr;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const BatchRow& row = rows[i];
+    tokens.push_back(row.token);
+    if (row.wants_logits) logit_rows.push_back(static_cast<int32_t>(i));
+    if (row.session != current) {
+      current = row.session;
+      HOTSET_CHECK(row.position == row.session->position_, "a run must follow on from its session");
+      runs.push_back({&row.session->state_, row.position, static_cast<int64_t>(i), 0});
+    }
+    RowRun& run = runs.back();
+    HOTSET_CHECK(row.position == run.position + run.rows, "a session's rows must be consecutive");
+    ++run.rows;
+  }
+}
+
+Engine::Engine(ModelDescription description, const EngineOptions& options,
+               const Progress& progress) {
+  Weights weights = load_weights(
+      description, [&](int64_t done, int64_t all) { progress(done, all, "dense weights"); });
+  state_ = std::make_unique<State>(std::move(description), options, std::move(weights));
+  if (state_->cache.plan().all_resident()) {
+    state_->cache.fill([&](int64_t done, int64_t all) { progress(done, all, "experts"); });
+  }
+}
+
+Engine::~Engine() = default;
+
+MemoryPlan Engine::plan(const ModelDescription& description, const EngineOptions& options) {
+  Weights layers_only;
+  layers_only.layers.resize(description.layers.size());
+  for (size_t i = 0; i < description.layers.size(); ++i) {
+    layers_only.layers[i].is_delta_net = description.layers[i].is_delta_net;
+  }
+  return State(description, options, std::move(layers_only)).plan;
+}
+
+const ModelDescription& Engine::description() const {
+  return state_->description;
+}
+const MemoryPlan& Engine::memory_plan() const {
+  return state_->plan;
+}
+const char* Engine::isa() const {
+  return state_->kernels.name;
+}
+int Engine::threads() const {
+  return state_->pool.size();
+}
+int64_t Engine::context() const {
+  return state_->context;
+}
+int64_t Engine::rows_per_step() const {
+  return state_->rows_max;
+}
+const CacheStats& Engine::cache_stats() const {
+  return state_->cache.stats();
+}
+const ExpertCache& Engine::cache() const {
+  return state_->cache;
+}
+
+Session Engine::open_session() {
+  return Session(state_->device, has_delta_net(state_->description));
+}
+
+std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver* observer) {
+  State& s = *state_;
+  s.check_rows(rows);
+  s.plan_runs(rows);
+  for (const BatchRow& row : rows) s.device.resize_sequence(row.session->state_, row.position + 1);
+  const Rows logits = s.forward.run({s.tokens, s.runs, s.logit_rows}, observer);
+  for (const BatchRow& row : rows) row.session->position_ = row.position + 1;
+  return {logits.data, static_cast<size_t>(logits.rows * logits.width)};
+}
+
+int64_t Engine::bytes_per_token() const {
+  int64_t bytes = state_->weights.packed_bytes;
+  for (const ExpertShape& shape : state_->source.shapes()) {
+    bytes += shape.bytes * config().num_experts_per_tok;
+  }
+  return bytes;
+}
+
+std::span<const float> feed(Engine& engine, Session& session, std::span<const int32_t> tokens,
+                            int64_t chunk, const std::function<void(std::span<const float>)>& all,
+                            StepObserver* observer) {
+  // Steps end at multiples of 64 positions, where the delta net's chunks do: then the bits do not
+  // depend on the step's size.
+  int64_t most = chunk > 0 ? std::min(chunk, engine.rows_per_step()) : engine.rows_per_step();
+  if (all) most = std::min(most, kLogitRowsMax);
+  std::vector<BatchRow>& rows = engine.state_->fed;
+  std::span<const float> logits;
+  for (size_t next = 0; next < tokens.size();) {
+    int64_t count = std::min<int64_t>(most, std::ssize(tokens) - static_cast<int64_t>(next));
+    const int64_t past = (session.position() + count) % kDeltaChunk;
+    if (next + count < tokens.size() && past < count) count -= most >= kDeltaChunk ? past : 0;
+    rows.clear();
+    for (int64_t i = 0; i < count; ++i) {
+      const bool last = next + i + 1 == tokens.size();
+      rows.push_back({&session, tokens[next + i], session.position() + i, all || last});
+    }
+    logits = engine.step(rows, observer);
+    if (all) all(logits);
+    next += count;
+  }
+  return logits;
+}
+
+}  // namespace hotset

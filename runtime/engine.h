@@ -1,0 +1,110 @@
+// An opened model ready to compute steps: packed weights on a device, the expert cache, and the
+// memory for a number of sessions. The model part is immutable; everything that changes with text
+// is in Session. Thread-compatible: one step at a time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cache/expert_cache.h"
+#include "runtime/session.h"
+#include "runtime/weights/model_description.h"
+
+namespace hotset {
+
+enum class KvType { kF16, kF32 };
+
+struct EngineOptions {
+  int threads = 1;
+  std::string isa = "auto";  // a kernel table's name
+  int64_t context = 0;       // positions a session; 0: min(model's, 8192)
+  int32_t sessions = 1;      // sessions that may be open at once
+  KvType kv_type = KvType::kF16;
+  int64_t expert_bytes = INT64_MAX;  // budget for routed experts in RAM
+  int32_t chunk = 512;  // rows of a prompt that go through together where the model is resident
+};
+
+// Where the memory goes, in bytes; printed at start.
+struct MemoryPlan {
+  int64_t dense = 0;      // packed matrices and vectors that are always needed
+  int64_t embedding = 0;  // in source form
+  SlotPlan experts;
+  int64_t kv = 0, recurrent = 0;  // reserved; committed as it grows
+  int64_t workspace = 0;
+  int64_t total() const {
+    return dense + embedding + experts.slot_bytes_total + kv + recurrent + workspace;
+  }
+};
+
+// One row of a step. A session's rows are consecutive, their positions follow on from its own.
+struct BatchRow {
+  Session* session = nullptr;
+  int32_t token = 0;
+  int64_t position = 0;
+  bool wants_logits = false;
+};
+
+// What a step shows to those who look (hotset eval). Buffers are valid during the call only.
+class StepObserver {
+ public:
+  virtual ~StepObserver() = default;
+  // After the embedding (layer = -1) and after each layer: [rows][hidden].
+  virtual void on_hidden(int32_t layer, const float* x, int64_t rows) = 0;
+  // Per MoE layer: experts [rows][k] in router rank order, with their weights.
+  virtual void on_routing(int32_t layer, const int32_t* experts, const float* weights,
+                          int64_t rows) = 0;
+};
+
+class Engine {
+ public:
+  // `progress(bytes done, bytes in all, what)` is called while weights are read; it may throw to
+  // stop.
+  using Progress = std::function<void(int64_t, int64_t, const char*)>;
+  Engine(ModelDescription description, const EngineOptions& options, const Progress& progress);
+  ~Engine();
+
+  // What construction would take, without reading weights.
+  static MemoryPlan plan(const ModelDescription& description, const EngineOptions& options);
+
+  const ModelDescription& description() const;
+  const ModelConfig& config() const { return description().config; }
+  const MemoryPlan& memory_plan() const;
+  const char* isa() const;
+  int threads() const;
+  int64_t context() const;  // positions a session can hold
+  int64_t rows_per_step()
+      const;  // most rows a step takes: `chunk`, or the context where experts are not all resident
+
+  Session open_session();  // throws Error if all are in use
+  // Computes the rows and advances their sessions. Returns logits [rows that want them][vocab],
+  // valid until the next step. An Error (a read failed, an activation is not finite) leaves the
+  // sessions where they were, except that a session with recurrent state must then be restored from
+  // a snapshot or reset.
+  std::span<const float> step(std::span<const BatchRow> rows, StepObserver* observer = nullptr);
+
+  const CacheStats& cache_stats() const;
+  const ExpertCache& cache() const;
+  // Bytes of weights that one decoded token reads: dense matrices and k experts a layer.
+  int64_t bytes_per_token() const;
+
+ private:
+  friend std::span<const float> feed(Engine&, Session&, std::span<const int32_t>, int64_t,
+                                     const std::function<void(std::span<const float>)>&,
+                                     StepObserver*);
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Feeds `tokens` to a session in steps of at most rows_per_step (or `chunk` if > 0); returns the
+// logits of the last one, or, if `all` is set, calls it with the logits of each step's rows in
+// turn.
+std::span<const float> feed(Engine& engine, Session& session, std::span<const int32_t> tokens,
+                            int64_t chunk = 0,
+                            const std::function<void(std::span<const float>)>& all = nullptr,
+                            StepObserver* observer = nullptr);
+
+}  // namespace hotset

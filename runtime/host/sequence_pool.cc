@@ -1,0 +1,99 @@
+#include "runtime/host/sequence_pool.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "kernels/check.h"
+
+namespace hotset {
+
+namespace {
+int64_t blocks_for(int64_t positions) {
+  return (positions + kKvBlockPositions - 1) / kKvBlockPositions;
+}
+}  // namespace
+
+SequencePool::SequencePool(const ModelConfig& c, int64_t attention_layers, int64_t delta_layers,
+                           int32_t sequences, int64_t positions_each, bool kv_f16)
+    : kv_heads_(c.num_key_value_heads),
+      plane_bytes_(kKvBlockPositions * c.head_dim * (kv_f16 ? 2 : 4)),
+      block_bytes_(attention_layers * 2 * kv_heads_ * plane_bytes_),
+      state_floats_(c.linear_num_value_heads * c.linear_key_head_dim * c.linear_value_head_dim),
+      layer_floats_(state_floats_ + (c.linear_conv_kernel_dim - 1) * c.conv_channels()),
+      sequence_floats_(delta_layers * layer_floats_),
+      has_recurrent_(delta_layers > 0),
+      sequences_(sequences),
+      blocks_each_(blocks_for(positions_each)),
+      kv_(sequences * blocks_each_ * block_bytes_, "keys and values"),
+      recurrent_(sequences * sequence_floats_ * static_cast<int64_t>(sizeof(float)),
+                 "recurrent state") {
+  const auto blocks = static_cast<int32_t>(sequences * blocks_each_);
+  for (int32_t b = blocks - 1; b >= 0; --b) free_blocks_.push_back(b);
+  for (int32_t s = sequences - 1; s >= 0; --s) free_states_.push_back(s);
+}
+
+SequenceState SequencePool::open() {
+  if (open_count_ == sequences_) {
+    throw Error(fmt::format("all {} sessions are in use", sequences_));
+  }
+  ++open_count_;
+  SequenceState sequence;
+  sequence.kv_blocks.reserve(static_cast<size_t>(blocks_each_));
+  sequence.recurrent = free_states_.back();
+  free_states_.pop_back();
+  clear_recurrent(sequence);
+  return sequence;
+}
+
+void SequencePool::close(SequenceState& sequence) {
+  resize(sequence, 0);
+  free_states_.push_back(sequence.recurrent);
+  sequence.recurrent = -1;
+  --open_count_;
+}
+
+void SequencePool::resize(SequenceState& sequence, int64_t positions) {
+  const int64_t blocks = blocks_for(positions);
+  while (std::ssize(sequence.kv_blocks) > blocks) {
+    free_blocks_.push_back(sequence.kv_blocks.back());
+    sequence.kv_blocks.pop_back();
+  }
+  while (std::ssize(sequence.kv_blocks) < blocks) {
+    HOTSET_CHECK(!free_blocks_.empty(), "KV blocks ran out: a session grew beyond its context");
+    sequence.kv_blocks.push_back(free_blocks_.back());
+    free_blocks_.pop_back();
+  }
+}
+
+void SequencePool::clear_recurrent(SequenceState& sequence) {
+  if (!has_recurrent_) return;
+  std::memset(state(sequence, 0), 0, static_cast<size_t>(sequence_floats_) * sizeof(float));
+}
+
+Snapshot SequencePool::save(const SequenceState& sequence, int64_t positions) const {
+  Snapshot snapshot;
+  snapshot.position = positions;
+  for (int64_t b = 0; b < blocks_for(positions); ++b) {
+    const std::byte* block = kv_.data() + sequence.kv_blocks[b] * block_bytes_;
+    snapshot.kv.insert(snapshot.kv.end(), block, block + block_bytes_);
+  }
+  if (has_recurrent_) {
+    const auto* bytes = reinterpret_cast<const std::byte*>(state(sequence, 0));
+    snapshot.recurrent.assign(bytes, bytes + sequence_floats_ * sizeof(float));
+  }
+  return snapshot;
+}
+
+void SequencePool::load(SequenceState& sequence, const Snapshot& snapshot) {
+  resize(sequence, snapshot.position);
+  for (size_t b = 0; b < sequence.kv_blocks.size(); ++b) {
+    std::memcpy(kv_.data() + sequence.kv_blocks[b] * block_bytes_,
+                snapshot.kv.data() + b * block_bytes_, static_cast<size_t>(block_bytes_));
+  }
+  if (has_recurrent_) {
+    std::memcpy(state(sequence, 0), snapshot.recurrent.data(), snapshot.recurrent.size());
+  }
+}
+
+}  // namespace hotset

@@ -1,0 +1,39 @@
+// Experts straight from the model file: an expert's gate, up and down are read with pread and
+// packed into the slot.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "cache/expert_id.h"
+#include "kernels/packed.h"
+#include "runtime/weights/model_description.h"
+
+namespace hotset {
+
+class ExpertFileSource : public ExpertSource {
+ public:
+  explicit ExpertFileSource(const ModelDescription& description);
+
+  int32_t layer_count() const override { return static_cast<int32_t>(description_.layers.size()); }
+  int32_t experts_per_layer() const override {
+    return static_cast<int32_t>(description_.config.num_experts);
+  }
+  int64_t expert_bytes(int32_t layer) const override { return shapes_[layer].bytes; }
+  int64_t load(ExpertId id, std::span<std::byte> slot) override;
+  void expect(ExpertId id) override;
+
+  const std::vector<ExpertShape>& shapes() const { return shapes_; }  // by layer
+
+ private:
+  const ModelDescription& description_;
+  std::vector<ExpertShape> shapes_;
+  int64_t staging_bytes_ = 0;  // the largest matrix in source form
+
+  // Read buffers, one for each load under way; kept for the next.
+  std::mutex mutex_;
+  std::vector<std::vector<std::byte>> idle_;
+};
+
+}  // namespace hotset

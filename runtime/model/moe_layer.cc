@@ -1,0 +1,49 @@
+#include "runtime/model/moe_layer.h"
+
+#include "runtime/engine.h"
+
+namespace hotset {
+
+MoeLayer::MoeLayer(Device& device, const ModelConfig& c, int64_t rows_max) : device_(device) {
+  const int64_t shared = c.shared_expert_intermediate_size;
+  normed_ = device.allocate_activations(rows_max, c.hidden_size);
+  router_logits_ = device.allocate_rows(rows_max, c.num_experts);
+  routing_ = device.allocate_routing(rows_max, c.num_experts_per_tok);
+  if (shared == 0) return;
+  shared_gate_ = device.allocate_rows(rows_max, 1);
+  gate_ = device.allocate_rows(rows_max, shared);
+  up_ = device.allocate_rows(rows_max, shared);
+  hidden_ = device.allocate_activations(rows_max, shared);
+  shared_ = device.allocate_rows(rows_max, c.hidden_size);
+}
+
+void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, StepObserver* observer) {
+  const int64_t n = x.rows;
+  const Activations normed = normed_.slice(0, n);
+  const Rows logits = router_logits_.slice(0, n);
+  Routing routing = routing_;
+  routing.rows = n;
+  Rows shared, shared_gate;
+
+  device_.norm(normed, x, w.norm);
+  if (w.has_shared_expert) {
+    const Rows gate = gate_.slice(0, n), up = up_.slice(0, n);
+    const Activations hidden = hidden_.slice(0, n);
+    shared = shared_.slice(0, n);
+    shared_gate = shared_gate_.slice(0, n);
+    device_.project(normed, {{w.router, logits},
+                             {w.shared_gate, shared_gate},
+                             {w.shared.gate, gate},
+                             {w.shared.up, up}});
+    device_.swiglu(hidden, gate, up);
+    device_.project(hidden, {{w.shared.down, shared}});
+  } else {
+    device_.project(normed, {{w.router, logits}});
+  }
+  device_.route(routing, logits);
+  if (observer) observer->on_routing(layer, routing.experts, routing.weights, n);
+  device_.experts(layer, normed, routing);
+  device_.combine(x, routing, shared, shared_gate);
+}
+
+}  // namespace hotset

@@ -1,0 +1,29 @@
+// The Mixture-of-Experts layer (models.md 1.6): router, routed experts, shared expert, combined in
+// router rank order.
+#pragma once
+
+#include "runtime/device.h"
+#include "runtime/model/weights.h"
+
+namespace hotset {
+
+class StepObserver;
+
+class MoeLayer {
+ public:
+  MoeLayer(Device& device, const ModelConfig& config, int64_t rows_max);
+  // x += moe(norm(x)) for all rows of a batch at once, so that each expert is read once a batch.
+  void forward(int32_t layer, const MoeWeights& w, Rows x, StepObserver* observer);
+
+ private:
+  Device& device_;
+  Activations normed_;  // [rows][H]
+  Rows router_logits_;  // [rows][experts]
+  Routing routing_;     // [rows][k]
+  Rows shared_gate_;    // [rows][1]
+  Rows gate_, up_;      // [rows][shared I]
+  Activations hidden_;  // [rows][shared I]
+  Rows shared_;         // [rows][H]
+};
+
+}  // namespace hotset

@@ -1,0 +1,71 @@
+// The weights that every token needs, packed, as the forward pass reads them. `Weights` owns the
+// memory, everything else is a view. Experts are not here: they live in the expert cache.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "kernels/memory.h"
+#include "kernels/packed.h"
+#include "runtime/weights/model_description.h"
+
+namespace hotset {
+
+struct AttentionWeights {
+  int64_t index = 0;        // among the attention layers: selects the KV planes
+  PackedMatrix q, k, v, o;  // q: [heads * (2 if gated) * dim, H]
+  const float *q_norm = nullptr, *k_norm = nullptr;  // [dim]
+};
+
+struct DeltaNetWeights {
+  int64_t index = 0;  // among the delta-net layers: selects the state
+  PackedMatrix qkv, z, ba, out;
+  const float* conv = nullptr;  // [width][channels], oldest input first
+  const float *dt_bias = nullptr, *a = nullptr, *norm = nullptr;
+};
+
+struct MoeWeights {
+  const float* norm = nullptr;
+  PackedMatrix router;
+  bool has_shared_expert = false;
+  PackedMatrix shared_gate;  // [1, H]
+  ExpertView shared;
+};
+
+struct LayerWeights {
+  const float* mixer_norm = nullptr;
+  bool is_delta_net = false;
+  AttentionWeights attention;
+  DeltaNetWeights delta_net;
+  MoeWeights moe;
+};
+
+struct Weights {
+  Memory memory;
+  std::vector<std::byte> embedding;  // [vocab] rows in source form
+  TensorType embedding_type = TensorType::kF32;
+  std::vector<LayerWeights> layers;
+  const float* final_norm = nullptr;
+  PackedMatrix output;
+  int64_t packed_bytes = 0;  // matrices that one token reads
+};
+
+// Called with (bytes of source done, bytes in all); may throw to stop.
+using LoadProgress = std::function<void(int64_t, int64_t)>;
+
+// Bytes that load_weights will take for matrices and vectors, and for the embedding.
+struct DenseBytes {
+  int64_t packed = 0, embedding = 0;
+};
+DenseBytes dense_bytes(const ModelDescription& description);
+
+// Reads and packs in parallel (oneTBB). Throws Error naming file and tensor.
+Weights load_weights(const ModelDescription& description, const LoadProgress& progress);
+
+// Packs all rows of a matrix to `packed`; the tensor's name is added to an Error.
+void pack_matrix(const MatrixSource& source, const PackedShape& shape, std::byte* staging,
+                 std::byte* packed);
+
+}  // namespace hotset

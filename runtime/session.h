@@ -1,0 +1,54 @@
+// One timeline of tokens: a position, and handles to the KV blocks and the recurrent state that a
+// device holds for it. Move-only; gives its memory back to the engine's device, which must outlive
+// it. Thread-compatible.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace hotset {
+
+class Device;
+
+// Handles into a device's pools.
+struct SequenceState {
+  std::vector<int32_t> kv_blocks;  // of 256 positions
+  int32_t recurrent = -1;
+};
+
+// A copy of a session's state on the host, valid for the engine that made it.
+struct Snapshot {
+  int64_t position = 0;
+  std::vector<std::byte> kv, recurrent;
+};
+
+class Session {
+ public:
+  Session(Device& device, bool has_recurrent_state);  // made by Engine::open_session
+  ~Session();
+  Session(Session&& other) noexcept;
+  Session& operator=(Session&& other) noexcept;
+
+  int64_t position() const { return position_; }
+  // To an earlier position. A recurrent state cannot be rewound: then only 0 (reset) and the
+  // present position are possible, everything else is an Error; use snapshots.
+  bool can_truncate(int64_t position) const;
+  void truncate(int64_t position);
+  Snapshot snapshot() const;
+  void restore(const Snapshot& snapshot);
+
+  // Recurrent and convolution state of delta-net layer `index` as float32, for `hotset eval
+  // --states`. Shapes: [value heads][dk][dv] and [channels][width - 1], oldest first.
+  std::vector<float> recurrent_state(int64_t index) const;
+  std::vector<float> conv_state(int64_t index) const;
+
+ private:
+  friend class Engine;
+  Device* device_ = nullptr;
+  bool has_recurrent_state_ = false;
+  int64_t position_ = 0;
+  SequenceState state_;
+};
+
+}  // namespace hotset

@@ -1,0 +1,33 @@
+// A file read with pread only: no mapping, so a file that shrinks is an Error and not a SIGBUS.
+// Thread-safe.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace hotset {
+
+class File {
+ public:
+  explicit File(std::string path);  // throws Error with path and reason
+  ~File();
+  File(File&& other) noexcept;
+  File& operator=(File&&) = delete;
+
+  const std::string& path() const { return path_; }
+  uint64_t size() const { return size_; }
+  // Reads exactly out.size() bytes at `offset`, or throws Error naming path, offset and what was
+  // found.
+  void read(uint64_t offset, std::span<std::byte> out) const;
+  // A hint to the kernel that this range will be read soon.
+  void expect(uint64_t offset, uint64_t bytes) const;
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+  uint64_t size_ = 0;
+};
+
+}  // namespace hotset

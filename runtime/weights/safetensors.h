@@ -1,0 +1,42 @@
+// A Hugging Face folder's weights: one model.safetensors, or the shards that
+// model.safetensors.index.json lists. Checks headers (size, JSON, depth, UTF-8, duplicates,
+// offsets, overlap, shapes against bytes); reads no weights.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/weights/gguf.h"
+
+namespace hotset {
+
+class SafetensorsFolder {
+ public:
+  explicit SafetensorsFolder(const std::string& folder);
+
+  const std::string& folder() const { return folder_; }
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }
+  // Readable float types only: bf16, f16, f32.
+  const TensorInfo* find(const std::string& name) const;
+  // As find, but throws Error: the tensor is missing, or its dtype is not a float type.
+  const TensorInfo& need(const std::string& name) const;
+  uint64_t file_bytes() const;  // all shards
+
+ private:
+  struct OtherTensor {
+    std::string dtype, path;
+  };
+
+  void parse_file(const std::string& name);
+  void open_shards(const std::string& index);
+
+  std::string folder_;
+  std::vector<std::unique_ptr<File>> files_;
+  std::vector<TensorInfo> tensors_;
+  std::map<std::string, size_t, std::less<>> by_name_;
+  std::map<std::string, OtherTensor, std::less<>> others_;
+};
+
+}  // namespace hotset
