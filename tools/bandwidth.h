@@ -1,0 +1,20 @@
+// How fast this machine reads memory right now: the yardstick of decode, measured in the same run.
+#pragma once
+
+#include "kernels/memory.h"
+#include "kernels/thread_pool.h"
+
+namespace hotset {
+
+// All threads sum up one buffer of 1 GiB on huge pages, each its own part.
+class ReadBandwidth {
+ public:
+  explicit ReadBandwidth(int threads);
+  double measure_gbps();  // GB/s of one pass
+
+ private:
+  ThreadPool pool_;
+  Memory buffer_;
+};
+
+}  // namespace hotset

@@ -1,0 +1,209 @@
+// `hotset bench`. Method: the model is loaded once, as `run` does. Token ids are pseudo-random with
+// a fixed seed (so files without a vocabulary work, and routing is spread). The session is filled
+// to
+// --depth untimed. One warm-up, in which logits are checked to be finite, then -r repetitions,
+// each: the memory's read bandwidth (1 GiB of huge pages summed by as many threads), then a prompt
+// of -p tokens at once (prefill), then -n tokens one by one (decode), both from the same depth.
+// Reported are minimum, median and maximum; decode's GB/s are the bytes of weights a token must
+// read times the median rate. Peak memory is read before the bandwidth's own buffer is made.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "kernels/check.h"
+#include "runtime/engine.h"
+#include "tools/bandwidth.h"
+#include "tools/commands.h"
+#include "tools/interrupt.h"
+#include "tools/model_options.h"
+#include "tools/size.h"
+
+namespace hotset {
+namespace {
+
+struct BenchOptions {
+  ModelOptions model;
+  int64_t prompt = 512, generate = 128, repetitions = 5, depth = 0;
+  bool json = false;
+};
+
+struct Samples {
+  std::vector<double> values;
+
+  double at(double part) const {  // 0: minimum, .5: median, 1: maximum
+    if (values.empty()) return 0;
+    std::vector<double> sorted = values;
+    std::sort(sorted.begin(), sorted.end());
+    const size_t last = sorted.size() - 1;
+    const double place = part * static_cast<double>(last);
+    const auto low = static_cast<size_t>(place);
+    const double over = place - static_cast<double>(low);
+    return sorted[low] * (1 - over) + sorted[std::min(low + 1, last)] * over;
+  }
+  nlohmann::ordered_json json() const {
+    return {{"min", at(0)}, {"median", at(.5)}, {"max", at(1)}};
+  }
+};
+
+std::vector<int32_t> random_ids(int64_t count, int64_t vocab_size, uint64_t seed) {
+  std::vector<int32_t> ids(static_cast<size_t>(count));
+  for (int32_t& id : ids) {
+    seed = seed * 6364136223846793005 + 1442695040888963407;  // Knuth's MMIX generator
+    id = static_cast<int32_t>((seed >> 33) % static_cast<uint64_t>(vocab_size));
+  }
+  return ids;
+}
+
+int64_t peak_rss_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return 1024 * std::stoll(line.substr(6));
+  }
+  return 0;
+}
+
+class Bench {
+ public:
+  Bench(Engine& engine, const BenchOptions& options)
+      : engine_(engine), options_(options), session_(engine.open_session()) {
+    const int64_t vocab = engine.config().vocab_size;
+    prompt_ids_ = random_ids(options.prompt, vocab, 1);
+    decode_ids_ = random_ids(options.generate, vocab, 2);
+    if (options.depth > 0) {
+      feed(engine_, session_, random_ids(options.depth, vocab, 3));
+      at_depth_ = session_.snapshot();
+    }
+  }
+
+  double prefill_tps() {
+    return rate(options_.prompt, [&] { last_ = feed(engine_, session_, prompt_ids_); });
+  }
+  double decode_tps() {
+    return rate(options_.generate, [&] {
+      for (const int32_t& id : decode_ids_) {
+        throw_if_interrupted();
+        last_ = feed(engine_, session_, {&id, 1});
+      }
+    });
+  }
+
+  void check_logits() const {
+    const bool finite =
+        std::all_of(last_.begin(), last_.end(), [](float x) { return std::isfinite(x); });
+    if (!finite) throw Error(options_.model.model + ": the model's logits are not finite");
+  }
+
+ private:
+  template <class Work>
+  double rate(int64_t tokens, const Work& work) {
+    throw_if_interrupted();
+    if (options_.depth > 0) {
+      session_.restore(at_depth_);
+    } else {
+      session_.truncate(0);
+    }
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    return static_cast<double>(tokens) / seconds.count();
+  }
+
+  Engine& engine_;
+  const BenchOptions& options_;
+  Session session_;
+  Snapshot at_depth_;
+  std::vector<int32_t> prompt_ids_, decode_ids_;
+  std::span<const float> last_;
+};
+
+void print_table(const LoadedModel& model, const Samples& prefill, const Samples& decode,
+                 const nlohmann::ordered_json& out) {
+  const Engine& engine = *model.engine;
+  fmt::print("{}: {} threads, {}\n", engine.config().name, engine.threads(), engine.isa());
+  fmt::print("{:<10}{:>12}{:>12}{:>12}  tokens/s\n", "", "min", "median", "max");
+  const auto row = [](const char* name, const Samples& s) {
+    if (s.values.empty()) return;
+    fmt::print("{:<10}{:>12.2f}{:>12.2f}{:>12.2f}\n", name, s.at(0), s.at(.5), s.at(1));
+  };
+  row("prefill", prefill);
+  row("decode", decode);
+  const double gbps = out["decode_gbps"], peak = out["read_gbps"];
+  fmt::print("{} a token; decode reads {:.2f} GB/s, memory gives {:.2f} GB/s ({:.0f} %)\n",
+             human_bytes(engine.bytes_per_token()), gbps, peak, 100 * gbps / peak);
+  const CacheStats& cache = engine.cache_stats();
+  fmt::print("ready in {:.0f} ms, peak memory {}, expert hit rate {:.1f} %\n", model.load_ms,
+             human_bytes(out["peak_rss_bytes"]), 100 * cache.hit_rate());
+}
+
+void run_bench(const BenchOptions& options) {
+  Config config = options.model.config();
+  const int64_t needed = options.depth + std::max(options.prompt, options.generate);
+  if (config.ctx == 0) config.ctx = std::max<int64_t>(1, needed);
+  if (needed > config.ctx) {
+    throw ConfigError(
+        fmt::format("--depth, -p and -n need {} positions, but --ctx is {}", needed, config.ctx));
+  }
+  if (options.prompt + options.generate == 0) throw ConfigError("-p and -n are both 0");
+
+  const LoadedModel model = load_model(options.model.model, config);
+  Engine& engine = *model.engine;
+  Bench bench(engine, options);
+  if (options.prompt > 0) bench.prefill_tps();
+  if (options.generate > 0) bench.decode_tps();
+  bench.check_logits();
+  const int64_t peak_rss = peak_rss_bytes();
+
+  ReadBandwidth bandwidth(engine.threads());
+  bandwidth.measure_gbps();
+  Samples prefill, decode, read;
+  for (int64_t i = 0; i < options.repetitions; ++i) {
+    read.values.push_back(bandwidth.measure_gbps());
+    if (options.prompt > 0) prefill.values.push_back(bench.prefill_tps());
+    if (options.generate > 0) decode.values.push_back(bench.decode_tps());
+  }
+  const nlohmann::ordered_json out = {
+      {"prefill_tps", prefill.json()},
+      {"decode_tps", decode.json()},
+      {"bytes_per_token", engine.bytes_per_token()},
+      {"decode_gbps", static_cast<double>(engine.bytes_per_token()) * decode.at(.5) / 1e9},
+      {"read_gbps", read.at(.5)},
+      {"load_ms", model.load_ms},
+      {"peak_rss_bytes", peak_rss},
+      {"isa", engine.isa()},
+      {"threads", engine.threads()}};
+  if (options.json) {
+    fmt::print("{}\n", out.dump());
+  } else {
+    print_table(model, prefill, decode, out);
+  }
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app) {
+  const auto o = std::make_shared<BenchOptions>();
+  CLI::App* command = app.add_subcommand("bench", "Prefill and decode speed against the memory's");
+  o->model.add_to(*command);
+  command->add_option("-p,--prompt-tokens", o->prompt, "tokens of the prompt; 0: no prefill")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("-n,--tokens", o->generate, "tokens to decode; 0: no decode")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("-r,--repetitions", o->repetitions, "timed repetitions")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  command->add_option("--depth", o->depth, "tokens in the session before either begins")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  command->add_flag("--json", o->json, "one JSON object on stdout");
+  command->footer("Example:\n  hotset bench -m model.gguf -p 512 -n 128 -r 5 --threads 2");
+  command->callback([o] { run_bench(*o); });
+}
+
+}  // namespace hotset

@@ -1,0 +1,188 @@
+// `hotset inspect`: what a model is, what it would take to run, and whether its weights are whole.
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "runtime/engine.h"
+#include "runtime/weights/safetensors.h"
+#include "runtime/weights/verify.h"
+#include "tools/commands.h"
+#include "tools/config.h"
+#include "tools/model_options.h"
+#include "tools/progress.h"
+#include "tools/size.h"
+
+namespace hotset {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct InspectOptions {
+  std::string model;
+  std::string ram = "100%", vram;
+  bool tensors = false, plan = false, verify = false, json = false;
+};
+
+// All tensors of the files, those that the model does not use included.
+std::vector<TensorInfo> tensors_of(const std::string& path) {
+  if (std::filesystem::is_directory(path)) return SafetensorsFolder(path).tensors();
+  return GgufFile(path).tensors();
+}
+
+struct TypeTotal {
+  int64_t tensors = 0, bytes = 0;
+};
+std::map<std::string, TypeTotal> totals_by_type(const std::vector<TensorInfo>& tensors) {
+  std::map<std::string, TypeTotal> totals;
+  for (const TensorInfo& tensor : tensors) {
+    TypeTotal& total = totals[std::string(info(tensor.type).name)];
+    ++total.tensors;
+    total.bytes += static_cast<int64_t>(tensor.bytes);
+  }
+  return totals;
+}
+
+ordered_json describe(const ModelDescription& model, const std::vector<TensorInfo>& tensors) {
+  const ModelConfig& c = model.config;
+  int64_t parameters = 0, full_attention = 0, expert_bytes = 0;
+  for (const TensorInfo& tensor : tensors) parameters += tensor.elements();
+  for (const LayerTensors& layer : model.layers) {
+    full_attention += layer.is_delta_net ? 0 : 1;
+    for (const ExpertSourceTensors& e : layer.experts) {
+      expert_bytes += e.gate.bytes() + e.up.bytes() + e.down.bytes();
+    }
+  }
+  ordered_json types = ordered_json::object();
+  for (const auto& [name, total] : totals_by_type(tensors)) {
+    types[name] = {{"tensors", total.tensors}, {"bytes", total.bytes}};
+  }
+  return {{"path", model.path},
+          {"name", c.name},
+          {"architecture", c.architecture == Architecture::kQwen3Next ? "qwen3_next" : "qwen3_moe"},
+          {"file_bytes", model.file_bytes},
+          {"tensors", tensors.size()},
+          {"parameters", parameters},
+          {"types", types},
+          {"layers", c.num_hidden_layers},
+          {"full_attention_layers", full_attention},
+          {"hidden_size", c.hidden_size},
+          {"heads", c.num_attention_heads},
+          {"kv_heads", c.num_key_value_heads},
+          {"head_dim", c.head_dim},
+          {"experts", c.num_experts},
+          {"experts_per_token", c.num_experts_per_tok},
+          {"expert_size", c.moe_intermediate_size},
+          {"shared_expert_size", c.shared_expert_intermediate_size},
+          {"expert_bytes", expert_bytes},
+          {"vocabulary", c.vocab_size},
+          {"has_vocabulary", model.vocabulary.has_value()},
+          {"context", c.max_position_embeddings}};
+}
+
+void print_description(const ordered_json& d) {
+  const auto number = [&](const char* key) { return d[key].get<int64_t>(); };
+  fmt::print("{}: {}, {:.1f} million parameters, {}\n", d["name"].get<std::string>(),
+             d["architecture"].get<std::string>(), static_cast<double>(number("parameters")) / 1e6,
+             human_bytes(number("file_bytes")));
+  fmt::print("layers       {} ({} with full attention), hidden size {}\n", number("layers"),
+             number("full_attention_layers"), number("hidden_size"));
+  fmt::print("attention    {} heads of {}, {} for keys and values\n", number("heads"),
+             number("head_dim"), number("kv_heads"));
+  fmt::print("experts      {} a layer, {} a token, of {}; {} in all", number("experts"),
+             number("experts_per_token"), number("expert_size"),
+             human_bytes(number("expert_bytes")));
+  if (number("shared_expert_size") > 0) {
+    fmt::print("; a shared one of {}", number("shared_expert_size"));
+  }
+  fmt::print("\nvocabulary   {}{}\ncontext      {}\n", number("vocabulary"),
+             d["has_vocabulary"].get<bool>() ? "" : " ids, no text", number("context"));
+  for (const auto& [name, total] : d["types"].items()) {
+    fmt::print("{:<12} {} in {} tensors\n", name, human_bytes(total["bytes"]),
+               total["tensors"].get<int64_t>());
+  }
+}
+
+ordered_json plan_json(const MemoryPlan& plan) {
+  ordered_json classes = ordered_json::array();
+  for (const SlotPlan::Class& c : plan.experts.classes) {
+    classes.push_back({{"slot_bytes", c.slot_bytes},
+                       {"experts", c.experts},
+                       {"slots", c.slots},
+                       {"layers", c.layers}});
+  }
+  return {{"dense", plan.dense},
+          {"embedding", plan.embedding},
+          {"experts", plan.experts.slot_bytes_total},
+          {"experts_all", plan.experts.expert_bytes_total},
+          {"experts_least", plan.experts.least_bytes},
+          {"expert_classes", classes},
+          {"kv", plan.kv},
+          {"recurrent", plan.recurrent},
+          {"workspace", plan.workspace},
+          {"total", plan.total()}};
+}
+
+void run_inspect(const InspectOptions& options) {
+  const ModelDescription model = open_model(options.model);
+  const std::vector<TensorInfo> tensors = tensors_of(options.model);
+  ordered_json out = describe(model, tensors);
+  if (!options.json) print_description(out);
+
+  if (options.tensors) {
+    out["tensor_list"] = ordered_json::array();
+    for (const TensorInfo& tensor : tensors) {
+      const std::string type(info(tensor.type).name);
+      out["tensor_list"].push_back(
+          {{"name", tensor.name}, {"type", type}, {"shape", tensor.dims}, {"bytes", tensor.bytes}});
+      if (options.json) continue;
+      fmt::print("{:<48} {:<7} {:<22} {:>12}\n", tensor.name, type,
+                 fmt::format("[{}]", fmt::join(tensor.dims, ", ")), tensor.bytes);
+    }
+  }
+  if (options.plan) {
+    Config config;
+    config.ram = options.ram;
+    check_config(config);
+    const MemoryPlan plan = Engine::plan(model, engine_options(config, model));
+    out["plan"] = plan_json(plan);
+    if (!options.json) fmt::print("{}\n", describe_plan(plan));
+    if (!options.vram.empty()) fmt::print(stderr, "--vram: not used by this build\n");
+  }
+  if (options.verify) {
+    {
+      ProgressBar bar;
+      verify_weights(model, [&](uint64_t done, uint64_t total) {
+        bar.update(static_cast<int64_t>(done), static_cast<int64_t>(total), "verifying");
+      });
+    }
+    out["verified"] = true;
+    if (!options.json) {
+      fmt::print("verified     structure, shapes, vocabulary, and that every weight is finite\n");
+    }
+  }
+  if (options.json) fmt::print("{}\n", out.dump());
+}
+
+}  // namespace
+
+void add_inspect_command(CLI::App& app) {
+  const auto o = std::make_shared<InspectOptions>();
+  CLI::App* command = app.add_subcommand("inspect", "What a model is, and what it takes to run it");
+  command->add_option("model", o->model, "a .gguf file, or a Hugging Face folder")->required();
+  command->add_flag("--tensors", o->tensors, "list the tensors");
+  auto* plan = command->add_flag("--plan", o->plan, "where the memory would go");
+  command->add_option("--ram", o->ram, "for --plan: memory for routed experts (16GiB, 50%)")
+      ->capture_default_str()
+      ->needs(plan);
+  command->add_option("--vram", o->vram, "for --plan: memory of a card; not used by this build")
+      ->needs(plan);
+  command->add_flag("--verify", o->verify, "read and check every byte");
+  command->add_flag("--json", o->json, "one JSON object on stdout");
+  command->footer("Example:\n  hotset inspect model.gguf --plan --ram 8GiB --verify");
+  command->callback([o] { run_inspect(*o); });
+}
+
+}  // namespace hotset

@@ -1,0 +1,16 @@
+// The subcommands of `hotset`. Each function adds one to the application; it runs when the command
+// line has been parsed. Data goes to stdout, words to stderr; errors are thrown.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace hotset {
+
+void add_run_command(CLI::App& app);
+void add_eval_command(CLI::App& app);
+void add_tokenize_command(CLI::App& app);
+void add_inspect_command(CLI::App& app);
+void add_bench_command(CLI::App& app);
+void add_quantize_command(CLI::App& app);
+
+}  // namespace hotset

@@ -1,0 +1,105 @@
+#include "tools/model_options.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "tools/cpu_topology.h"
+#include "tools/progress.h"
+#include "tools/size.h"
+
+namespace hotset {
+
+void ModelOptions::add_to(CLI::App& command) {
+  command.add_option("-m,--model", model, "a .gguf file, or a Hugging Face folder")->required();
+  command.add_option("--threads", threads, "compute threads (default: physical cores)");
+  command.add_option("--ctx", ctx,
+                     "positions a session can hold (default: the model's, up to 8192)");
+  command.add_option("--ram", ram, "memory for routed experts: 16GiB, 16GB, 50% (default: 100%)");
+  command.add_option("--config", config_file, "a YAML file of settings (see configs/default.yaml)");
+  command.add_option("--set", sets, "one setting: key=value; may be repeated")
+      ->allow_extra_args(false);
+}
+
+Config ModelOptions::config() const {
+  Config config;
+  if (!config_file.empty()) load_config(config, config_file);
+  for (const std::string& assignment : sets) set_config(config, assignment);
+  if (threads) config.cpu.threads = *threads;
+  if (ctx) config.ctx = *ctx;
+  if (ram) config.ram = *ram;
+  check_config(config);
+  return config;
+}
+
+EngineOptions engine_options(const Config& config, const ModelDescription& description) {
+  EngineOptions options;
+  options.threads = config.cpu.threads > 0 ? config.cpu.threads : usable_cores();
+  options.isa = config.cpu.isa;
+  options.context = config.ctx;
+  options.kv_type = config.kv.type == "f32" ? KvType::kF32 : KvType::kF16;
+  options.chunk = config.prompt.chunk;
+  const Size ram = *Size::parse(config.ram);  // check_config has seen it
+  if (ram.is_percent()) {
+    const bool is_all = ram.bytes_of(100) == 100;
+    options.expert_bytes =
+        is_all ? INT64_MAX
+               : ram.bytes_of(Engine::plan(description, options).experts.expert_bytes_total);
+  } else {
+    options.expert_bytes = ram.bytes_of(0);
+  }
+  return options;
+}
+
+LoadedModel load_model(const std::string& path, const Config& config,
+                       const std::function<void(const ModelDescription&)>& check) {
+  const auto start = std::chrono::steady_clock::now();
+  ModelDescription description = open_model(path);
+  if (check) check(description);
+  LoadedModel loaded;
+  if (description.vocabulary) loaded.tokenizer.emplace(*description.vocabulary);
+  const EngineOptions options = engine_options(config, description);
+  ProgressBar bar;
+  loaded.engine = std::make_unique<Engine>(
+      std::move(description), options,
+      [&](int64_t done, int64_t all, const char* what) { bar.update(done, all, what); });
+  loaded.load_ms =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return loaded;
+}
+
+std::string describe_plan(const MemoryPlan& plan) {
+  return fmt::format(
+      "memory: dense {}, embedding {}, experts {} of {}{}, kv {}, recurrent {}, workspace {}; "
+      "total {}",
+      human_bytes(plan.dense), human_bytes(plan.embedding),
+      human_bytes(plan.experts.slot_bytes_total), human_bytes(plan.experts.expert_bytes_total),
+      plan.experts.all_resident() ? " (all resident)" : "", human_bytes(plan.kv),
+      human_bytes(plan.recurrent), human_bytes(plan.workspace), human_bytes(plan.total()));
+}
+
+std::string read_text(const std::string& path) {
+  std::ostringstream text;
+  if (path == "-") {
+    if (std::cin.peek() != EOF) text << std::cin.rdbuf();
+    return text.str();
+  }
+  std::ifstream file(path, std::ios::binary);
+  if (!file || (file.peek() != EOF && !(text << file.rdbuf())) || file.bad()) {
+    throw Error(path + ": cannot be read, expected a text file");
+  }
+  return text.str();
+}
+
+std::vector<int32_t> encode_plain(const Tokenizer& tokenizer, const std::string& text,
+                                  SpecialTokens specials) {
+  std::vector<int32_t> ids = tokenizer.encode(text, specials);
+  const Vocabulary& vocabulary = tokenizer.vocabulary();
+  if (vocabulary.add_bos && vocabulary.bos_id >= 0) ids.insert(ids.begin(), vocabulary.bos_id);
+  return ids;
+}
+
+}  // namespace hotset

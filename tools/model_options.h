@@ -1,0 +1,56 @@
+// What the commands that compute share: the flags that name a model and change the configuration,
+// and how an engine is made from them.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/engine.h"
+#include "runtime/tokenizer/tokenizer.h"
+#include "tools/config.h"
+
+namespace hotset {
+
+struct ModelOptions {
+  std::string model;
+
+  // Flags; each stands for a configuration key and wins over --set, as that over the file.
+  std::string config_file;
+  std::vector<std::string> sets;
+  std::optional<int32_t> threads;
+  std::optional<int64_t> ctx;
+  std::optional<std::string> ram;
+
+  void add_to(CLI::App& command);
+  Config config() const;  // checked
+};
+
+// `expert_bytes` needs the model: a part of its experts may have been asked for.
+EngineOptions engine_options(const Config& config, const ModelDescription& description);
+
+struct LoadedModel {
+  std::unique_ptr<Engine> engine;
+  std::optional<Tokenizer> tokenizer;  // nothing: the file has no vocabulary
+  double load_ms = 0;                  // from opening the file until the first step can run
+};
+// Shows progress on a terminal; Interrupted on Ctrl-C. `check` sees what the model is before its
+// weights are read, and may throw.
+LoadedModel load_model(const std::string& path, const Config& config,
+                       const std::function<void(const ModelDescription&)>& check = {});
+
+// One line: where the memory goes.
+std::string describe_plan(const MemoryPlan& plan);
+
+// The whole of a file, or of standard input for "-". Throws Error naming it.
+std::string read_text(const std::string& path);
+
+// `text` as ids: with the model's BOS where it wants one.
+std::vector<int32_t> encode_plain(const Tokenizer& tokenizer, const std::string& text,
+                                  SpecialTokens specials);
+
+}  // namespace hotset

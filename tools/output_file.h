@@ -1,0 +1,30 @@
+// A file that appears under its name only when it is complete: written beside it, synced, renamed.
+// What is not committed leaves nothing behind.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace hotset {
+
+class OutputFile {
+ public:
+  explicit OutputFile(std::string path);  // throws Error with path and reason, as all here do
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  // Thread-safe where the ranges do not overlap.
+  void write(uint64_t offset, std::span<const std::byte> bytes);
+  void commit();
+
+ private:
+  [[noreturn]] void fail(const char* what) const;
+
+  const std::string path_, temporary_;
+  int fd_ = -1;
+};
+
+}  // namespace hotset
