@@ -1,0 +1,18 @@
+// Any bytes as config.json of a folder whose other files are sound: described, or refused by an
+// Error. Seeds: config.json of tests/data/bad/good/hf, tests/data/bad/hf/config_* and
+// tests/data/models.
+#include "kernels/check.h"
+#include "runtime/weights/verify.h"
+#include "tests/fuzz/fuzz_input.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  static const hotset::FuzzFolder folder;
+  static const bool prepared =
+      (folder.add_sound("model.safetensors"), folder.add_sound("tokenizer.json"), true);
+  if (prepared) folder.write("config.json", data, size);
+  try {
+    hotset::verify_weights(hotset::open_model(folder.path()));
+  } catch (const hotset::Error&) {
+  }
+  return 0;
+}

@@ -1,0 +1,52 @@
+// Opens test models and runs texts through them.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/engine.h"
+#include "tests/support/golden.h"
+
+namespace hotset::test {
+
+inline std::unique_ptr<Engine> open_engine(const std::string& path, EngineOptions options = {}) {
+  return std::make_unique<Engine>(open_model(path), options, [](int64_t, int64_t, const char*) {});
+}
+
+// Logits of every position, [T][vocab].
+inline std::vector<float> all_logits(Engine& engine, std::span<const int32_t> ids,
+                                     int64_t chunk = 0, StepObserver* observer = nullptr) {
+  Session session = engine.open_session();
+  std::vector<float> logits;
+  feed(
+      engine, session, ids, chunk,
+      [&](std::span<const float> step) { logits.insert(logits.end(), step.begin(), step.end()); },
+      observer);
+  return logits;
+}
+
+// Keeps everything a StepObserver sees, over the steps of one prompt.
+struct Recorder : StepObserver {
+  std::vector<std::vector<float>> hidden;     // [layers + 1][T * H]
+  std::vector<std::vector<int32_t>> experts;  // [layers][T * k]
+  std::vector<std::vector<float>> weights;
+  int64_t width, k;
+
+  Recorder(const ModelConfig& c)
+      : hidden(c.num_hidden_layers + 1),
+        experts(c.num_hidden_layers),
+        weights(c.num_hidden_layers),
+        width(c.hidden_size),
+        k(c.num_experts_per_tok) {}
+  void on_hidden(int32_t layer, const float* x, int64_t rows) override {
+    hidden[layer + 1].insert(hidden[layer + 1].end(), x, x + rows * width);
+  }
+  void on_routing(int32_t layer, const int32_t* e, const float* w, int64_t rows) override {
+    experts[layer].insert(experts[layer].end(), e, e + rows * k);
+    weights[layer].insert(weights[layer].end(), w, w + rows * k);
+  }
+};
+
+}  // namespace hotset::test

@@ -1,0 +1,122 @@
+#include "tools/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+namespace hotset {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+template <class Work>
+std::string message_of(const Work& work) {
+  try {
+    work();
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "no ConfigError";
+}
+
+std::string load_error(const std::string& yaml) {
+  return message_of([&] {
+    Config config;
+    load_config_text(config, yaml, "f.yaml");
+  });
+}
+
+std::string set_error(const std::string& assignment) {
+  return message_of([&] {
+    Config config;
+    set_config(config, assignment);
+    check_config(config);
+  });
+}
+
+TEST(ConfigTest, DefaultYamlEqualsTheBuiltInDefaults) {
+  // From values that all differ, so that a key the file leaves out shows.
+  Config config;
+  for (const char* assignment :
+       {"cpu.isa=avx2", "cpu.threads=9", "ram=1%", "ctx=7", "kv.type=f32", "prompt.chunk=3",
+        "sampler.temperature=1", "sampler.top_k=1", "sampler.top_p=0.5", "sampler.min_p=0.5",
+        "sampler.repeat_penalty=2", "sampler.seed=1", "chat.template=chatml", "chat.system=x"}) {
+    set_config(config, assignment);
+  }
+  ASSERT_EQ(config_keys().size(), 14u) << "a new key belongs into this test";
+  load_config(config, HOTSET_SOURCE_DIR "/configs/default.yaml");
+  EXPECT_EQ(dump_config(config), dump_config(Config()));
+}
+
+TEST(ConfigTest, ADumpLoadsToTheSameConfiguration) {
+  Config config;
+  set_config(config, "sampler.temperature=0.7");
+  set_config(config, "chat.system=You are: \"brief\" # not");
+  set_config(config, "cpu.threads=3");
+  Config loaded;
+  load_config_text(loaded, dump_config(config), "dump");
+  EXPECT_EQ(dump_config(loaded), dump_config(config));
+  EXPECT_EQ(loaded.chat.system, config.chat.system);
+}
+
+TEST(ConfigTest, UnknownKeyIsNamedWithFileLineAndNearestKey) {
+  EXPECT_THAT(load_error("ctx: 5\ncpu:\n  thraeds: 4\n"),
+              AllOf(HasSubstr("f.yaml:3"), HasSubstr("cpu.thraeds"),
+                    HasSubstr("nearest known one is cpu.threads")));
+  EXPECT_THAT(set_error("sampler.tempreature=1"), HasSubstr("sampler.temperature"));
+  EXPECT_THAT(set_error("cpu=1"), HasSubstr("unknown key"));
+}
+
+TEST(ConfigTest, WrongTypeIsNamedWithWhatWasFoundAndExpected) {
+  EXPECT_THAT(load_error("cpu:\n  threads: many\n"),
+              AllOf(HasSubstr("f.yaml:2: cpu.threads"), HasSubstr("\"many\""),
+                    HasSubstr("a whole number")));
+  EXPECT_THAT(load_error("sampler:\n  top_p: [1]\n"),
+              AllOf(HasSubstr("a list"), HasSubstr("a number")));
+  EXPECT_THAT(load_error("ram: ~\n"), AllOf(HasSubstr("nothing"), HasSubstr("text")));
+  EXPECT_THAT(load_error("cpu: 4\n"), HasSubstr("expected a section"));
+  EXPECT_THAT(load_error("ctx: 1.5\n"), HasSubstr("a whole number"));
+  EXPECT_THAT(load_error("- 1\n"), HasSubstr("expected keys and values"));
+}
+
+TEST(ConfigTest, AKeyThatIsThereTwiceIsRefused) {
+  EXPECT_THAT(load_error("ctx: 5\nctx: 6\n"), AllOf(HasSubstr("f.yaml:2"), HasSubstr("twice")));
+}
+
+TEST(ConfigTest, ValuesOutOfRangeAreRefused) {
+  EXPECT_THAT(set_error("cpu.isa=sse2"), AllOf(HasSubstr("sse2"), HasSubstr("avx512vnni")));
+  EXPECT_THAT(set_error("kv.type=f64"), HasSubstr("f16, f32"));
+  EXPECT_THAT(set_error("ram=lots"), HasSubstr("16GiB"));
+  EXPECT_THAT(set_error("prompt.chunk=0"), HasSubstr("expected 1 to"));
+  EXPECT_THAT(set_error("sampler.top_p=1.5"), HasSubstr("0 to 1"));
+  EXPECT_THAT(set_error("sampler.temperature=-1"), HasSubstr("expected 0"));
+  EXPECT_THAT(set_error("cpu.threads"), HasSubstr("key=value"));
+}
+
+TEST(ConfigTest, AnEmptyValueUnsetsAnOptionalSetting) {
+  Config config;
+  set_config(config, "sampler.seed=5");
+  EXPECT_EQ(config.sampler.seed, 5);
+  set_config(config, "sampler.seed=");
+  EXPECT_FALSE(config.sampler.seed);
+}
+
+TEST(ConfigTest, TheEnvironmentChangesNothing) {
+  setenv("HOTSET_CTX", "77", 1);
+  setenv("CTX", "77", 1);
+  Config config;
+  load_config_text(config, "", "empty");
+  EXPECT_EQ(config.ctx, 0);
+}
+
+TEST(ConfigTest, AFileThatIsNotThereOrIsNoYamlIsNamed) {
+  Config config;
+  EXPECT_THAT(message_of([&] { load_config(config, "no/such.yaml"); }),
+              HasSubstr("no/such.yaml: cannot be read"));
+  EXPECT_THAT(load_error("a: [1\n"), HasSubstr("f.yaml:"));
+}
+
+}  // namespace
+}  // namespace hotset
