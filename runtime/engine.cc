@@ -65,7 +65,7 @@ struct Engine::State {
         pool(o.threads),
         kernels(kernels_named(o.isa)),
         weights(std::move(w)),
-        source(description),
+        source(description, pool.size()),
         cache(source,
               plan_slots(source, o.expert_bytes,
                          static_cast<int32_t>(description.config.num_experts_per_tok)),

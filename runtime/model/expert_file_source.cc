@@ -33,7 +33,7 @@ ExpertShape layer_shape(const LayerTensors& layer) {
 
 }  // namespace
 
-ExpertFileSource::ExpertFileSource(const ModelDescription& description)
+ExpertFileSource::ExpertFileSource(const ModelDescription& description, int loads)
     : description_(description) {
   for (const LayerTensors& layer : description.layers) {
     shapes_.push_back(layer_shape(layer));
@@ -41,6 +41,7 @@ ExpertFileSource::ExpertFileSource(const ModelDescription& description)
       staging_bytes_ = std::max({staging_bytes_, e.gate.bytes(), e.up.bytes(), e.down.bytes()});
     }
   }
+  idle_.assign(loads, std::vector<std::byte>(static_cast<size_t>(staging_bytes_)));
 }
 
 int64_t ExpertFileSource::load(ExpertId id, std::span<std::byte> slot) {

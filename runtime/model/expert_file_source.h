@@ -14,7 +14,8 @@ namespace hotset {
 
 class ExpertFileSource : public ExpertSource {
  public:
-  explicit ExpertFileSource(const ModelDescription& description);
+  // `loads`: how many load() calls may be under way at once without allocating.
+  ExpertFileSource(const ModelDescription& description, int loads);
 
   int32_t layer_count() const override { return static_cast<int32_t>(description_.layers.size()); }
   int32_t experts_per_layer() const override {
@@ -31,7 +32,8 @@ class ExpertFileSource : public ExpertSource {
   std::vector<ExpertShape> shapes_;
   int64_t staging_bytes_ = 0;  // the largest matrix in source form
 
-  // Read buffers, one for each load under way; kept for the next.
+  // Read buffers, one for each load under way. All exist from the start: which thread happens to
+  // load beside which is chance, and a token must not allocate.
   std::mutex mutex_;
   std::vector<std::vector<std::byte>> idle_;
 };

@@ -44,7 +44,7 @@ void expect_no_allocation_while_decoding(const std::string& model, int64_t budge
   options.expert_bytes = budget;
   const auto engine = open_engine(data_path(model), options);
   Session session = engine->open_session();
-  // Past the first KV block, and one token decoded: read buffers of misses exist from then on.
+  // Past the first KV block.
   const std::vector<int32_t> prompt(230, 5);
   feed(*engine, session, prompt);
   feed(*engine, session, {{7}});
