@@ -1,6 +1,8 @@
 // Which instruction sets this machine has, and so which kernel tables it can run.
 #include "kernels/cpu/kernel_table.h"
 
+#include <fmt/format.h>
+
 #include <string_view>
 
 #include "kernels/check.h"
@@ -53,6 +55,14 @@ const KernelTable& best_kernel_table() {
   }
   HOTSET_CHECK(best != nullptr, "the portable table runs anywhere");
   return *best;
+}
+
+const KernelTable& kernel_table_named(const char* name) {
+  if (std::string_view(name) == "auto") return best_kernel_table();
+  if (const KernelTable* table = find_kernel_table(name)) return *table;
+  throw Error(fmt::format(
+      "cpu.isa: this machine cannot run '{}'; portable runs everywhere, auto takes the best ({})",
+      name, best_kernel_table().name));
 }
 
 }  // namespace hotset

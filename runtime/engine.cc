@@ -26,14 +26,6 @@ int64_t context_of(const ModelConfig& c, int64_t asked) {
   return asked;
 }
 
-const KernelTable& kernels_named(const std::string& isa) {
-  if (isa == "auto") return best_kernel_table();
-  if (const KernelTable* table = find_kernel_table(isa.c_str())) return *table;
-  throw Error(fmt::format(
-      "cpu.isa: this machine cannot run '{}'; portable runs everywhere, auto takes the best ({})",
-      isa, best_kernel_table().name));
-}
-
 bool has_delta_net(const ModelDescription& d) {
   return std::any_of(d.layers.begin(), d.layers.end(),
                      [](const LayerTensors& l) { return l.is_delta_net; });
@@ -63,7 +55,7 @@ struct Engine::State {
       : description(std::move(d)),
         context(context_of(description.config, o.context)),
         pool(o.threads),
-        kernels(kernels_named(o.isa)),
+        kernels(kernel_table_named(o.isa.c_str())),
         weights(std::move(w)),
         source(description, pool.size()),
         cache(source,

@@ -18,9 +18,11 @@
 #include "kernels/check.h"
 #include "runtime/engine.h"
 #include "tools/bandwidth.h"
+#include "tools/bench_kernels.h"
 #include "tools/commands.h"
 #include "tools/interrupt.h"
 #include "tools/model_options.h"
+#include "tools/samples.h"
 #include "tools/size.h"
 
 namespace hotset {
@@ -29,25 +31,7 @@ namespace {
 struct BenchOptions {
   ModelOptions model;
   int64_t prompt = 512, generate = 128, repetitions = 5, depth = 0;
-  bool json = false;
-};
-
-struct Samples {
-  std::vector<double> values;
-
-  double at(double part) const {  // 0: minimum, .5: median, 1: maximum
-    if (values.empty()) return 0;
-    std::vector<double> sorted = values;
-    std::sort(sorted.begin(), sorted.end());
-    const size_t last = sorted.size() - 1;
-    const double place = part * static_cast<double>(last);
-    const auto low = static_cast<size_t>(place);
-    const double over = place - static_cast<double>(low);
-    return sorted[low] * (1 - over) + sorted[std::min(low + 1, last)] * over;
-  }
-  nlohmann::ordered_json json() const {
-    return {{"min", at(0)}, {"median", at(.5)}, {"max", at(1)}};
-  }
+  bool kernels = false, json = false;
 };
 
 std::vector<int32_t> random_ids(int64_t count, int64_t vocab_size, uint64_t seed) {
@@ -140,8 +124,16 @@ void print_table(const LoadedModel& model, const Samples& prefill, const Samples
              human_bytes(out["peak_rss_bytes"]), 100 * cache.hit_rate());
 }
 
+void run_kernel_bench(const BenchOptions& options) {
+  const Config config = options.model.config();
+  bench_kernels(kernel_table_named(config.cpu.isa.c_str()), compute_threads(config),
+                options.repetitions, options.json);
+}
+
 void run_bench(const BenchOptions& options) {
   Config config = options.model.config();
+  if (options.kernels) return run_kernel_bench(options);
+  if (options.model.model.empty()) throw ConfigError("bench: -m MODEL is missing (or --kernels)");
   const int64_t needed = options.depth + std::max(options.prompt, options.generate);
   if (config.ctx == 0) config.ctx = std::max<int64_t>(1, needed);
   if (needed > config.ctx) {
@@ -189,6 +181,9 @@ void add_bench_command(CLI::App& app) {
   const auto o = std::make_shared<BenchOptions>();
   CLI::App* command = app.add_subcommand("bench", "Prefill and decode speed against the memory's");
   o->model.add_to(*command);
+  command->get_option("--model")->required(false);
+  command->add_flag("--kernels", o->kernels,
+                    "instead of a model, every CPU kernel on its own, checked and timed");
   command->add_option("-p,--prompt-tokens", o->prompt, "tokens of the prompt; 0: no prefill")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
@@ -202,7 +197,9 @@ void add_bench_command(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   command->add_flag("--json", o->json, "one JSON object on stdout");
-  command->footer("Example:\n  hotset bench -m model.gguf -p 512 -n 128 -r 5 --threads 2");
+  command->footer(
+      "Examples:\n  hotset bench -m model.gguf -p 512 -n 128 -r 5 --threads 2\n"
+      "  hotset bench --kernels --set cpu.isa=avx2");
   command->callback([o] { run_bench(*o); });
 }
 

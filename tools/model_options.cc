@@ -35,9 +35,13 @@ Config ModelOptions::config() const {
   return config;
 }
 
+int compute_threads(const Config& config) {
+  return config.cpu.threads > 0 ? config.cpu.threads : usable_cores();
+}
+
 EngineOptions engine_options(const Config& config, const ModelDescription& description) {
   EngineOptions options;
-  options.threads = config.cpu.threads > 0 ? config.cpu.threads : usable_cores();
+  options.threads = compute_threads(config);
   options.isa = config.cpu.isa;
   options.context = config.ctx;
   options.kv_type = config.kv.type == "f32" ? KvType::kF32 : KvType::kF16;

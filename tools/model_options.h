@@ -30,6 +30,8 @@ struct ModelOptions {
   Config config() const;  // checked
 };
 
+int compute_threads(const Config& config);
+
 // `expert_bytes` needs the model: a part of its experts may have been asked for.
 EngineOptions engine_options(const Config& config, const ModelDescription& description);
 

@@ -23,5 +23,7 @@ void delta(const DeltaArgs& args);
 void conv(float* out, const float* weight, int64_t weight_stride, const float* const* window,
           int64_t channels, int64_t width);
 void to_half(uint16_t* out, const float* x, int64_t n);
+int64_t peak_byte_dot(int64_t rounds, float* sink);
+int64_t peak_float_fma(int64_t rounds, float* sink);
 
 }  // namespace hotset::HOTSET_ISA

@@ -100,6 +100,11 @@ struct KernelTable {
   void (*conv)(float* out, const float* weight, int64_t weight_stride, const float* const* window,
                int64_t channels, int64_t width);
   void (*to_half)(uint16_t* out, const float* x, int64_t n);
+
+  // Yardsticks: register-only loops of the byte dot and of the float multiply-add. Return how many
+  // multiply-adds they did; `sink` takes 16 floats.
+  int64_t (*peak_byte_dot)(int64_t rounds, float* sink);
+  int64_t (*peak_float_fma)(int64_t rounds, float* sink);
 };
 
 // Floats of scratch, 64-byte aligned, that one call needs.
@@ -115,5 +120,7 @@ const KernelTable* find_kernel_table(const char* name);
 // Names of all tables, best last; and the best one this machine runs.
 inline constexpr const char* kKernelTableNames[] = {"portable", "avx2", "avx512", "avx512vnni"};
 const KernelTable& best_kernel_table();
+// The one a user asked for: a name, or auto for the best. Throws Error.
+const KernelTable& kernel_table_named(const char* name);
 
 }  // namespace hotset

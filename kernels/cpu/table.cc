@@ -24,6 +24,8 @@ const KernelTable kTable = {
     .delta = delta,
     .conv = conv,
     .to_half = to_half,
+    .peak_byte_dot = peak_byte_dot,
+    .peak_float_fma = peak_float_fma,
 };
 
 }  // namespace hotset::HOTSET_ISA
