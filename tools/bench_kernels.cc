@@ -88,36 +88,38 @@ void print_row(const nlohmann::ordered_json& row) {
   const std::string share =
       peak > 0 ? fmt::format("{:.0f} % of {:.0f}", 100 * rate / peak, peak) : "";
   fmt::print("{:<42}{:<8}{:>9.1f} {:<7}{:>16}  {:.0e}\n", row["kernel"].get<std::string>(),
-             row["layout"].get<std::string>(), rate, row["unit"].get<std::string>(), share,
+             row["type"].get<std::string>(), rate, row["unit"].get<std::string>(), share,
              row["error"].get<double>());
 }
 
 }  // namespace
 
-void bench_kernels(const KernelTable& kernels, int threads, int64_t repetitions, bool json) {
+void bench_kernels(const KernelTable& kernels, const std::string& only, int threads,
+                   int64_t repetitions, bool json) {
   KernelBench bench(kernels, threads);
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   if (!json) {
     fmt::print("{} threads, {}\n{:<42}{:<8}{:>9} {:<7}{:>16}  {}\n", threads, kernels.name,
                "kernel", "type", "rate", "", "of the peak", "error");
   }
-  for (const auto& make_case : kernel_cases(kernels)) {
+  for (const NamedCase& named : kernel_cases(kernels)) {
+    if ((named.kernel + " " + named.type).find(only) == std::string::npos) continue;
     throw_if_interrupted();
-    const KernelCase c = make_case();
+    const KernelCase c = named.make();
     const double error = c.error();
     if (!(error <= kErrorMost)) {
       throw Error(fmt::format(
           "{} kernels, {} ({}): the error is {:.1e}, expected at most {:.0e}: a fault of "
           "this program or of the processor",
-          kernels.name, c.kernel, c.layout, error, kErrorMost));
+          kernels.name, named.kernel, named.type, error, kErrorMost));
     }
     Samples rates, peaks;
     for (int64_t i = 0; i < repetitions; ++i) {
       peaks.values.push_back(bench.peak(c.bound));
       rates.values.push_back(bench.run(c));
     }
-    rows.push_back({{"kernel", c.kernel},
-                    {"layout", c.layout},
+    rows.push_back({{"kernel", named.kernel},
+                    {"type", named.type},
                     {"rate", rates.at(.5)},
                     {"unit", unit(c.bound)},
                     {"peak", peaks.at(.5)},

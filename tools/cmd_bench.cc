@@ -32,6 +32,7 @@ struct BenchOptions {
   ModelOptions model;
   int64_t prompt = 512, generate = 128, repetitions = 5, depth = 0;
   bool kernels = false, json = false;
+  std::string only;  // kernels whose name and type contain this
 };
 
 std::vector<int32_t> random_ids(int64_t count, int64_t vocab_size, uint64_t seed) {
@@ -126,7 +127,7 @@ void print_table(const LoadedModel& model, const Samples& prefill, const Samples
 
 void run_kernel_bench(const BenchOptions& options) {
   const Config config = options.model.config();
-  bench_kernels(kernel_table_named(config.cpu.isa.c_str()), compute_threads(config),
+  bench_kernels(kernel_table_named(config.cpu.isa.c_str()), options.only, compute_threads(config),
                 options.repetitions, options.json);
 }
 
@@ -184,6 +185,8 @@ void add_bench_command(CLI::App& app) {
   command->get_option("--model")->required(false);
   command->add_flag("--kernels", o->kernels,
                     "instead of a model, every CPU kernel on its own, checked and timed");
+  command->add_option("--only", o->only, "with --kernels: those whose name and type contain this")
+      ->needs("--kernels");
   command->add_option("-p,--prompt-tokens", o->prompt, "tokens of the prompt; 0: no prefill")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);

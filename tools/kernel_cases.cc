@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <new>
 #include <random>
 
 #include "kernels/memory.h"
@@ -10,17 +11,28 @@
 namespace hotset {
 namespace {
 
-constexpr int64_t kStreamed = 128 << 20;  // bytes that no cache holds
+constexpr int64_t kStreamed = 1 << 20;  // bytes that no cache holds
 constexpr int64_t kHidden = 2048, kExpertRows = 512;
 constexpr int64_t kKeyDim = 128, kHeadDim = 256, kHeads = 8, kDepth = 8192;
-constexpr int64_t kTaskBytes = 256 << 10;
+constexpr int64_t kTaskBytes = 128 << 10;
 
 using Random = std::mt19937;
 
-std::vector<float> random_floats(int64_t count, float most = 1.0f) {
+// Like the engine's workspaces, at multiples of a cache line.
+template <class T>
+struct LineAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t kLine{64};
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), kLine)); }
+  void deallocate(T* p, size_t) { ::operator delete(p, kLine); }
+  bool operator==(const LineAllocator&) const = default;
+};
+using Floats = std::vector<float, LineAllocator<float>>;
+
+Floats random_floats(int64_t count, float most = 1.0f) {
   Random random(1);
   std::uniform_real_distribution<float> uniform(-most, most);
-  std::vector<float> values(static_cast<size_t>(count));
+  Floats values(static_cast<size_t>(count));
   for (float& value : values) value = uniform(random);
   return values;
 }
@@ -96,7 +108,7 @@ class RandomRows {
 
  private:
   int64_t k_;
-  std::vector<float> x_;
+  Floats x_;
   std::vector<int8_t> q_;
   std::vector<float> scale_;
   std::vector<int16_t> half_sum_;
@@ -106,7 +118,7 @@ struct RowDotOperands {
   RandomMatrix matrix;
   RandomRows rows;
   int64_t tokens;
-  std::vector<float> out;  // [tokens][n]
+  Floats out;  // [tokens][n]
 
   RowDotArgs args() {
     RowDotArgs a;
@@ -142,13 +154,12 @@ struct RowDotOperands {
 };
 
 // One token over a matrix that streams from memory, or several over one expert's.
-KernelCase row_dot_case(const KernelTable& kernels, std::string_view name,
-                        const PackedFormat& format, int64_t tokens) {
+KernelCase row_dot_case(const KernelTable& kernels, const PackedFormat& format, int64_t tokens) {
   const int64_t row_bytes = packed_shape(format, 8, kHidden).bytes / 8;
   const int64_t n = tokens > 1 ? kExpertRows : kStreamed / row_bytes / 8 * 8;
-  const auto o = std::make_shared<RowDotOperands>(
-      RandomMatrix(format, n, kHidden), RandomRows(kernels, tokens, kHidden), tokens,
-      std::vector<float>(static_cast<size_t>(n * tokens)));
+  const auto o = std::make_shared<RowDotOperands>(RandomMatrix(format, n, kHidden),
+                                                  RandomRows(kernels, tokens, kHidden), tokens,
+                                                  Floats(static_cast<size_t>(n * tokens)));
   const PackedShape shape = o->matrix.view().shape;
   const int64_t each = tokens > 1 ? shape.groups() / 8 : kTaskBytes / row_bytes / 8;
   const auto run = [&kernels, o, each](ThreadPool& pool) {
@@ -161,8 +172,6 @@ KernelCase row_dot_case(const KernelTable& kernels, std::string_view name,
     });
   };
   KernelCase c;
-  c.kernel = tokens > 1 ? "row dot, " + std::to_string(tokens) + " tokens" : "row dot, decode";
-  c.layout = name;
   c.bound = tokens == 1 ? Bound::kMemory : format.is_float() ? Bound::kFloatFma : Bound::kByteDots;
   c.work = static_cast<double>(tokens == 1 ? shape.bytes : n * kHidden * tokens);
   c.run = run;
@@ -178,7 +187,7 @@ KernelCase row_dot_case(const KernelTable& kernels, std::string_view name,
 struct AttentionOperands {
   Memory kv;
   int64_t heads = 0;  // KV heads
-  std::vector<float> q = random_floats(kHeads * kHeadDim, 0.3f), out, scratch;
+  Floats q = random_floats(kHeads * kHeadDim, 0.3f), out, scratch;
 
   const uint16_t* plane(int64_t head, bool is_v) const {
     return kv.as<uint16_t>() + (head * 2 + (is_v ? 1 : 0)) * kDepth * kHeadDim;
@@ -246,15 +255,14 @@ KernelCase attention_case(const KernelTable& kernels) {
     run(one);
     return o->error();
   };
-  return {"attention, 8 heads a KV head, depth 8192", "f16", Bound::kMemory,
-          static_cast<double>(o->heads * kHeadBytes), run,   error};
+  return {Bound::kMemory, static_cast<double>(o->heads * kHeadBytes), run, error};
 }
 
 // The gated delta net's state update, one head a task: one token, or a chunk of 64.
 struct DeltaOperands {
   int64_t tokens, heads;
   Memory state;
-  std::vector<float> q, k, v, g, beta, out, scratch;
+  Floats q, k, v, g, beta, out, scratch;
 
   DeltaOperands(int64_t tokens_in, int64_t heads_in)
       : tokens(tokens_in),
@@ -271,7 +279,7 @@ struct DeltaOperands {
     fill_state();
   }
   void fill_state() {
-    const std::vector<float> values = random_floats(kKeyDim * kKeyDim);
+    const Floats values = random_floats(kKeyDim * kKeyDim);
     for (int64_t h = 0; h < heads; ++h) {
       std::copy(values.begin(), values.end(), state.as<float>() + h * kKeyDim * kKeyDim);
     }
@@ -293,7 +301,7 @@ struct DeltaOperands {
     kernels.delta(a);
   }
   double error() const {  // of head 0 after one run from fill_state: the recurrence in double
-    const std::vector<float> start = random_floats(kKeyDim * kKeyDim);
+    const Floats start = random_floats(kKeyDim * kKeyDim);
     std::vector<double> s(start.begin(), start.end());
     double worst = 0;
     for (int64_t t = 0; t < tokens; ++t) {
@@ -323,8 +331,6 @@ KernelCase delta_case(const KernelTable& kernels, int64_t tokens) {
     pool.run(o->heads, [&](int64_t head, int thread) { o->update(kernels, head, thread); });
   };
   KernelCase c;
-  c.kernel = tokens == 1 ? "delta net, decode" : "delta net, a chunk of 64";
-  c.layout = "f32";
   c.run = run;
   c.error = [o, run] {
     o->fill_state();
@@ -352,7 +358,7 @@ struct RowFunction {
 
 KernelCase row_function_case(const RowFunction& f) {
   constexpr int64_t kTimes = 4096;
-  const auto x = std::make_shared<const std::vector<float>>(random_floats(kHidden, 4.0f));
+  const auto x = std::make_shared<const Floats>(random_floats(kHidden, 4.0f));
   const auto run = [f, x](ThreadPool& pool) {
     pool.run(pool.size(), [&](int64_t, int) {
       alignas(64) float y[kHidden];
@@ -370,12 +376,11 @@ KernelCase row_function_case(const RowFunction& f) {
     }
     return worst;
   };
-  return {f.name, "f32", Bound::kCache, static_cast<double>(kTimes * kHidden * f.bytes_each),
-          run,    error};
+  return {Bound::kCache, static_cast<double>(kTimes * kHidden * f.bytes_each), run, error};
 }
 
 std::vector<RowFunction> row_functions(const KernelTable& kernels) {
-  const auto ones = std::make_shared<const std::vector<float>>(kHidden, 1.0f);
+  const auto ones = std::make_shared<const Floats>(kHidden, 1.0f);
   return {
       {"exp", 8, [&kernels](float* y, const float* x) { kernels.exp(y, x, kHidden); },
        [](double x, double) { return std::exp(x); }},
@@ -392,26 +397,29 @@ std::vector<RowFunction> row_functions(const KernelTable& kernels) {
 
 }  // namespace
 
-std::vector<std::function<KernelCase()>> kernel_cases(const KernelTable& kernels) {
+std::vector<NamedCase> kernel_cases(const KernelTable& kernels) {
   constexpr TensorType kTypes[] = {TensorType::kQ4_0,  TensorType::kQ4_1,   TensorType::kQ4_K,
                                    TensorType::kQ5_0,  TensorType::kQ5_K,   TensorType::kQ6_K,
                                    TensorType::kQ8_0,  TensorType::kIQ4_NL, TensorType::kIQ4_XS,
                                    TensorType::kMXFP4, TensorType::kQ2_K,   TensorType::kQ3_K,
                                    TensorType::kBF16,  TensorType::kF16,    TensorType::kF32};
-  std::vector<std::function<KernelCase()>> cases;
+  std::vector<NamedCase> cases;
   for (const int64_t tokens : {1, 2, 10, 64}) {
+    const std::string name =
+        tokens == 1 ? "row dot, decode" : "row dot, " + std::to_string(tokens) + " tokens";
     for (const TensorType type : kTypes) {
-      cases.push_back([&kernels, type, tokens] {
-        return row_dot_case(kernels, info(type).name, packed_format(type), tokens);
-      });
+      cases.push_back({name, std::string(info(type).name), [&kernels, type, tokens] {
+                         return row_dot_case(kernels, packed_format(type), tokens);
+                       }});
     }
   }
-  cases.push_back([&kernels] { return attention_case(kernels); });
-  for (const int64_t tokens : {int64_t{1}, kDeltaChunk}) {
-    cases.push_back([&kernels, tokens] { return delta_case(kernels, tokens); });
-  }
+  cases.push_back({"attention, 8 heads a KV head, depth 8192", "F16",
+                   [&kernels] { return attention_case(kernels); }});
+  cases.push_back({"delta net, decode", "F32", [&kernels] { return delta_case(kernels, 1); }});
+  cases.push_back(
+      {"delta net, a chunk of 64", "F32", [&kernels] { return delta_case(kernels, kDeltaChunk); }});
   for (const RowFunction& f : row_functions(kernels)) {
-    cases.push_back([f] { return row_function_case(f); });
+    cases.push_back({f.name, "F32", [f] { return row_function_case(f); }});
   }
   return cases;
 }

@@ -20,7 +20,6 @@ enum class Bound {
 
 // Owns its operands (through the functions), so only one need exist at a time.
 struct KernelCase {
-  std::string kernel, layout;
   Bound bound = Bound::kMemory;
   double work = 0;  // bytes, or multiply-adds, of one run
   std::function<void(ThreadPool&)> run;
@@ -30,7 +29,11 @@ struct KernelCase {
   std::function<double()> error;
 };
 
-// Every kernel and layout; a case is made when its function is called.
-std::vector<std::function<KernelCase()>> kernel_cases(const KernelTable& kernels);
+struct NamedCase {
+  std::string kernel, type;
+  std::function<KernelCase()> make;
+};
+// Every kernel and type of operand.
+std::vector<NamedCase> kernel_cases(const KernelTable& kernels);
 
 }  // namespace hotset

@@ -9,7 +9,13 @@ namespace hotset::HOTSET_ISA {
 
 namespace {
 
-constexpr int64_t kHeads = 8;  // heads computed together: eight accumulators fit the registers
+constexpr int64_t kBundle = 8;  // heads that go through a block before the next one is read
+// What is computed together, so that sums stay in registers: heads, positions of the scores,
+// vectors of the values.
+constexpr int kHeads = kRegisters >= 32 ? 8 : 4;
+constexpr int kPositions = kRegisters >= 32 ? 2 : 1;
+constexpr int kVectors = kRegisters >= 32 ? 2 : 1;
+constexpr int64_t kLine = 64;
 
 struct HalfElements {
   using Type = uint16_t;
@@ -20,34 +26,79 @@ struct FloatElements {
   static F load16(const float* p) { return load(p); }
 };
 
-// scores[h][j] = q_h . k_j in 16 lanes, for up to kHeads heads.
-template <class Elements, int kCount>
-void block_scores(const AttentionArgs& a, const float* q, const typename Elements::Type* k,
-                  int64_t positions, float* scores) {
-  for (int64_t j = 0; j < positions; ++j) {
-    F acc[kCount];
-    for (int h = 0; h < kCount; ++h) acc[h] = zero();
-    for (int64_t d = 0; d < a.dim; d += 16) {
-      const F key = Elements::load16(k + j * a.dim + d);
-      for (int h = 0; h < kCount; ++h) acc[h] = fma(load(q + h * a.dim + d), key, acc[h]);
+inline void prefetch_bytes(const void* at, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += kLine) prefetch(static_cast<const char*>(at) + i);
+}
+
+// scores[h][p] = q_h . k_p in 16 lanes.
+template <class Elements, int kCount, int kPlaces>
+inline void score(const float* q, const typename Elements::Type* k, int64_t dim, float* scores) {
+  F acc[kPlaces][kCount];
+  for (auto& row : acc) {
+    for (F& sum : row) sum = zero();
+  }
+  for (int64_t d = 0; d < dim; d += 16) {
+    F key[kPlaces];
+    for (int p = 0; p < kPlaces; ++p) key[p] = Elements::load16(k + p * dim + d);
+    for (int h = 0; h < kCount; ++h) {
+      const F query = keep(load(q + h * dim + d));
+      for (int p = 0; p < kPlaces; ++p) acc[p][h] = fma(query, key[p], acc[p][h]);
     }
-    for (int h = 0; h < kCount; ++h) scores[h * kKvBlockPositions + j] = fold(acc[h]);
+  }
+  for (int p = 0; p < kPlaces; ++p) {
+    float sums[kCount];
+    fold_all<kCount>(acc[p], sums);
+    for (int h = 0; h < kCount; ++h) scores[h * kKvBlockPositions + p] = sums[h];
   }
 }
 
-// values[h][d] = sum_j p[h][j] * v[j][d], j rising.
+// The scores of a block's positions. The block's values, wanted next, come from memory meanwhile.
 template <class Elements, int kCount>
-void block_values(const AttentionArgs& a, const float* p, const typename Elements::Type* v,
-                  int64_t positions, float* values) {
-  for (int64_t d = 0; d < a.dim; d += 16) {
-    F acc[kCount];
-    for (int h = 0; h < kCount; ++h) acc[h] = zero();
-    for (int64_t j = 0; j < positions; ++j) {
-      const F value = Elements::load16(v + j * a.dim + d);
-      for (int h = 0; h < kCount; ++h)
-        acc[h] = fma(set(p[h * kKvBlockPositions + j]), value, acc[h]);
+void block_scores(const float* q, const typename Elements::Type* k,
+                  const typename Elements::Type* v, int64_t dim, int64_t positions, float* scores) {
+  const int64_t row_bytes = dim * static_cast<int64_t>(sizeof(*k));
+  int64_t j = 0;
+  for (; j + kPositions <= positions; j += kPositions) {
+    prefetch_bytes(v + j * dim, kPositions * row_bytes);
+    score<Elements, kCount, kPositions>(q, k + j * dim, dim, scores + j);
+  }
+  for (; j < positions; ++j) score<Elements, kCount, 1>(q, k + j * dim, dim, scores + j);
+}
+
+// values[h][d] = sum_j p[h][j] * v[j][d], j rising, for kWide vectors of d from there on. The keys
+// of the next block come from memory meanwhile.
+template <class Elements, int kCount, int kWide>
+inline void weigh(const float* p, const typename Elements::Type* v,
+                  const typename Elements::Type* next_k, int64_t dim, int64_t positions,
+                  float* values) {
+  F acc[kWide][kCount];
+  for (auto& row : acc) {
+    for (F& sum : row) sum = zero();
+  }
+  for (int64_t j = 0; j < positions; ++j) {
+    prefetch_bytes(next_k + j * dim, kWide * 16 * static_cast<int64_t>(sizeof(*v)));
+    F value[kWide];
+    for (int w = 0; w < kWide; ++w) value[w] = Elements::load16(v + j * dim + 16 * w);
+    for (int h = 0; h < kCount; ++h) {
+      const F weight = keep(set(p[h * kKvBlockPositions + j]));
+      for (int w = 0; w < kWide; ++w) acc[w][h] = fma(weight, value[w], acc[w][h]);
     }
-    for (int h = 0; h < kCount; ++h) store(values + h * a.dim + d, acc[h]);
+  }
+  for (int h = 0; h < kCount; ++h) {
+    for (int w = 0; w < kWide; ++w) store(values + h * dim + 16 * w, acc[w][h]);
+  }
+}
+
+template <class Elements, int kCount>
+void block_values(const float* p, const typename Elements::Type* v,
+                  const typename Elements::Type* next_k, int64_t dim, int64_t positions,
+                  float* values) {
+  int64_t d = 0;
+  for (; d + 16 * kVectors <= dim; d += 16 * kVectors) {
+    weigh<Elements, kCount, kVectors>(p, v + d, next_k + d, dim, positions, values + d);
+  }
+  for (; d < dim; d += 16) {
+    weigh<Elements, kCount, 1>(p, v + d, next_k + d, dim, positions, values + d);
   }
 }
 
@@ -85,44 +136,56 @@ void merge(float* state, float* out, BlockSum block, const float* values, int64_
   }
 }
 
+// kCount heads from `head` on, of the bundle that begins at `first`, through one block.
 template <class Elements, int kCount>
-void attend_heads(const AttentionArgs& a, int64_t head) {
-  float* scores = a.scratch;                            // [kCount][kKvBlockPositions]
-  float* values = scores + kHeads * kKvBlockPositions;  // [kCount][dim]
-  float* state = values + kHeads * a.dim;               // [kCount][2]
-  const float* q = a.q + head * a.dim;
-  float* out = a.out + head * a.dim;
-  for (int64_t start = 0; start < a.positions; start += kKvBlockPositions) {
-    const int64_t positions =
-        a.positions - start < kKvBlockPositions ? a.positions - start : kKvBlockPositions;
-    const auto* k =
-        static_cast<const typename Elements::Type*>(a.k_blocks[start / kKvBlockPositions]);
-    const auto* v =
-        static_cast<const typename Elements::Type*>(a.v_blocks[start / kKvBlockPositions]);
-    block_scores<Elements, kCount>(a, q, k, positions, scores);
-    BlockSum sums[kCount];
-    for (int h = 0; h < kCount; ++h)
-      sums[h] = block_softmax(scores + h * kKvBlockPositions, positions);
-    block_values<Elements, kCount>(a, scores, v, positions, values);
-    for (int h = 0; h < kCount; ++h) {
-      merge(state + 2 * h, out + h * a.dim, sums[h], values + h * a.dim, a.dim, start == 0);
-    }
-  }
+void attend_block(const AttentionArgs& a, int64_t first, int64_t head, int64_t block) {
+  float* scores = a.scratch;                             // [kCount][kKvBlockPositions]
+  float* values = scores + kBundle * kKvBlockPositions;  // [kCount][dim]
+  float* state = values + kBundle * a.dim + 2 * (head - first);
+  const int64_t start = block * kKvBlockPositions;
+  const int64_t left = a.positions - start;
+  const int64_t positions = left < kKvBlockPositions ? left : kKvBlockPositions;
+  using Type = typename Elements::Type;
+  const auto* k = static_cast<const Type*>(a.k_blocks[block]);
+  const auto* v = static_cast<const Type*>(a.v_blocks[block]);
+  const bool is_last = left <= kKvBlockPositions;
+  const auto* next_k = is_last ? k : static_cast<const Type*>(a.k_blocks[block + 1]);
+  block_scores<Elements, kCount>(a.q + head * a.dim, k, v, a.dim, positions, scores);
+  BlockSum sums[kCount];
   for (int h = 0; h < kCount; ++h) {
-    const F total = set(state[2 * h + 1]);
-    for (int64_t d = 0; d < a.dim; d += 16) {
-      store(out + h * a.dim + d, div(load(out + h * a.dim + d), total));
+    sums[h] = block_softmax(scores + h * kKvBlockPositions, positions);
+  }
+  block_values<Elements, kCount>(scores, v, next_k, a.dim, positions, values);
+  for (int h = 0; h < kCount; ++h) {
+    merge(state + 2 * h, a.out + (head + h) * a.dim, sums[h], values + h * a.dim, a.dim,
+          start == 0);
+  }
+}
+
+// Heads [first, end), at most kBundle: a block's keys and values are read once for all of them.
+template <class Elements>
+void attend_bundle(const AttentionArgs& a, int64_t first, int64_t end) {
+  for (int64_t block = 0; block * kKvBlockPositions < a.positions; ++block) {
+    int64_t head = first;
+    for (; head + kHeads <= end; head += kHeads) {
+      attend_block<Elements, kHeads>(a, first, head, block);
     }
+    for (; head + 2 <= end; head += 2) attend_block<Elements, 2>(a, first, head, block);
+    for (; head < end; ++head) attend_block<Elements, 1>(a, first, head, block);
+  }
+  const float* state = a.scratch + kBundle * (kKvBlockPositions + a.dim);
+  for (int64_t head = first; head < end; ++head) {
+    const F total = set(state[2 * (head - first) + 1]);
+    float* out = a.out + head * a.dim;
+    for (int64_t d = 0; d < a.dim; d += 16) store(out + d, div(load(out + d), total));
   }
 }
 
 template <class Elements>
 void attend(const AttentionArgs& a) {
-  int64_t head = 0;
-  for (; head + 8 <= a.heads; head += 8) attend_heads<Elements, 8>(a, head);
-  for (; head + 4 <= a.heads; head += 4) attend_heads<Elements, 4>(a, head);
-  for (; head + 2 <= a.heads; head += 2) attend_heads<Elements, 2>(a, head);
-  for (; head < a.heads; ++head) attend_heads<Elements, 1>(a, head);
+  for (int64_t head = 0; head < a.heads; head += kBundle) {
+    attend_bundle<Elements>(a, head, head + kBundle < a.heads ? head + kBundle : a.heads);
+  }
 }
 
 }  // namespace

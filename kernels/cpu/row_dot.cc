@@ -12,11 +12,13 @@ namespace {
 
 using rows::Bytes;
 using rows::Floats;
+using rows::Inputs;
 using rows::Ints;
 using rows::kRows;
+using rows::kSets;
 using rows::Range;
 
-constexpr int kTile = 16;       // tokens: 8 KB of lanes at 16 rows
+constexpr int kTile = 16;       // tokens: 16 KB of lanes at 2 sets of 16 rows
 constexpr int kChunkUnits = 8;  // 256 inputs: what one super scale covers
 // Row groups walked for one tile before the next tile starts: their codes (and the tile's
 // activations) should stay in the L2 cache.
@@ -38,7 +40,7 @@ struct Constants {
 struct Tile {
   int64_t tokens;
   int64_t first_unit[kTile];  // of the token's row in QuantisedRows
-  alignas(64) float lanes[kTile][8][kRows];
+  alignas(64) float lanes[kTile][kSets][8][kRows];
 };
 
 // Formats: what turns a unit's codes into eight byte vectors, vector j for inputs 4j .. 4j+3.
@@ -166,54 +168,70 @@ inline void add_cell(float* lane, Ints idot, Ints asum, const float* scale, cons
   rows::store(lane, sum);
 }
 
-// Adds one unit, unpacked into w, to every token's lanes; scale and offset are those of its first
-// cell.
-template <class Format, int kBlock, bool kHasOffset>
-inline void add_unit(const Bytes* w, const Constants& constants, const QuantisedRows& x,
-                     int64_t unit, const float* scale, const float* offset, Tile& tile) {
+// The scales of a chunk's cells, and its offsets: [cells][kRows].
+template <int kBlock, bool kHasOffset>
+struct Factors {
+  static constexpr int kFloats = kChunkUnits * (32 / kBlock) * kRows;
+  alignas(64) float scales[kFloats];
+  alignas(64) float offsets[kHasOffset ? kFloats : 1];
+};
+
+// Adds unit `unit`, unpacked into w, of kCount sets to every token's lanes. `place`: its first
+// cell's in the factors.
+template <class Format, int kBlock, bool kHasOffset, int kCount>
+inline void add_unit(const Bytes (*w)[8], const Constants& constants, const QuantisedRows& x,
+                     int64_t unit, const Factors<kBlock, kHasOffset>* factors, int place,
+                     Tile& tile) {
   constexpr int kCells = 32 / kBlock;
   constexpr int kVectors = 8 / kCells;
   const Ints sum_weights[2] = {rows::half_weights(1, kCells == 1), rows::half_weights(0, 1)};
   for (int64_t t = 0; t < tile.tokens; ++t) {
     const int64_t at = tile.first_unit[t] + unit;
-    const int8_t* q = x.q + at * 32;
     const int16_t* half_sum = x.half_sum + at * 2;
     const Floats a = rows::broadcast(x.scale[at]);
-    const auto start = [&](int cell) {
-      return Format::kHasBias ? rows::weigh_halves(half_sum, constants.bias[cell])
-                              : rows::zero_ints();
-    };
-    const auto asum = [&](int cell) {
-      return kHasOffset ? rows::weigh_halves(half_sum, sum_weights[cell]) : rows::zero_ints();
-    };
-    float* lane = tile.lanes[t][unit * kCells % 8];
-    const Ints first = rows::dot<Format::kRange, 0, kVectors>(w, q, start(0));
-    add_cell<kHasOffset>(lane, first, asum(0), scale, offset, a);
-    if constexpr (kCells == 2) {
-      const Ints second = rows::dot<Format::kRange, 4, kVectors>(w, q, start(1));
-      add_cell<kHasOffset>(lane + kRows, second, asum(1), scale + kRows, offset + kRows, a);
+    Inputs inputs[8];
+    for (int j = 0; j < 8; ++j) inputs[j] = rows::four_inputs(x.q + at * 32 + j * 4);
+    for (int cell = 0; cell < kCells; ++cell) {
+      const Ints start =
+          Format::kHasBias ? rows::weigh_halves(half_sum, constants.bias[cell]) : rows::zero_ints();
+      const Ints asum =
+          kHasOffset ? rows::weigh_halves(half_sum, sum_weights[cell]) : rows::zero_ints();
+      for (int s = 0; s < kCount; ++s) {
+        const Ints idot =
+            cell == 0 ? rows::dot<Format::kRange, 0, kVectors>(w[s], inputs, start)
+                      : rows::dot<Format::kRange, 8 - kVectors, kVectors>(w[s], inputs, start);
+        const int f = place + cell * kRows;
+        add_cell<kHasOffset>(tile.lanes[t][s][unit * kCells % 8 + cell], idot, asum,
+                             factors[s].scales + f, factors[s].offsets + (kHasOffset ? f : 0), a);
+      }
     }
   }
 }
 
-template <class Format, int kBlock, bool kHasOffset>
-void dot_set(const GroupSet& set, const Constants& constants, const QuantisedRows& x, Tile& tile) {
+// kCount sets, one after the other in memory.
+template <class Format, int kBlock, bool kHasOffset, int kCount>
+void dot_sets(const GroupSet* sets, const Constants& constants, const QuantisedRows& x,
+              Tile& tile) {
   constexpr int kCells = 32 / kBlock;
-  alignas(64) float scales[kChunkUnits * kCells * kRows];
-  alignas(64) float offsets[kHasOffset ? kChunkUnits * kCells * kRows : kRows];
-  for (int64_t unit0 = 0; unit0 < set.units; unit0 += kChunkUnits) {
-    const int units =
-        static_cast<int>(set.units - unit0 < kChunkUnits ? set.units - unit0 : kChunkUnits);
+  Factors<kBlock, kHasOffset> factors[kCount];
+  const int64_t all = sets[0].units;
+  for (int64_t unit0 = 0; unit0 < all; unit0 += kChunkUnits) {
+    const int units = static_cast<int>(all - unit0 < kChunkUnits ? all - unit0 : kChunkUnits);
     const int64_t chunk = unit0 / kChunkUnits;
-    decode_scales(scales, set, chunk, unit0 * kCells, units * kCells);
-    if constexpr (kHasOffset) decode_offsets(offsets, set, chunk, unit0 * kCells, units * kCells);
+    for (int s = 0; s < kCount; ++s) {
+      decode_scales(factors[s].scales, sets[s], chunk, unit0 * kCells, units * kCells);
+      if constexpr (kHasOffset) {
+        decode_offsets(factors[s].offsets, sets[s], chunk, unit0 * kCells, units * kCells);
+      }
+    }
     for (int u = 0; u < units; ++u) {
-      Bytes w[8];
-      Format::unpack(set, constants, unit0 + u, w);
-      prefetch_unit<Format>(set, unit0 + u);
-      const int place = u * kCells * kRows;
-      add_unit<Format, kBlock, kHasOffset>(w, constants, x, unit0 + u, scales + place,
-                                           offsets + (kHasOffset ? place : 0), tile);
+      Bytes w[kCount][8];
+      for (int s = 0; s < kCount; ++s) {
+        Format::unpack(sets[s], constants, unit0 + u, w[s]);
+        prefetch_unit<Format>(sets[s], unit0 + u);
+      }
+      add_unit<Format, kBlock, kHasOffset, kCount>(w, constants, x, unit0 + u, factors,
+                                                   u * kCells * kRows, tile);
     }
   }
 }
@@ -225,31 +243,43 @@ inline void prefetch_unit(const GroupSet& set, int64_t unit) {
   prefetch_next<16>(set.scales, unit);
 }
 
-using DotSet = void (*)(const GroupSet&, const Constants&, const QuantisedRows&, Tile&);
+using DotSets = void (*)(const GroupSet*, const Constants&, const QuantisedRows&, Tile&);
+
+// What walks one set, and kSets at once. A single token streams from memory: one set at a time
+// keeps the streams few. With more tokens each load of inputs serves all sets.
+struct Kernels {
+  DotSets one, several;
+};
+
+template <class Format, int kBlock, bool kHasOffset>
+constexpr Kernels kernels_for() {
+  return {dot_sets<Format, kBlock, kHasOffset, 1>, dot_sets<Format, kBlock, kHasOffset, kSets>};
+}
 
 // Quantised rows are whole units, so with blocks of 16 the second cell always exists.
 template <class Format>
-DotSet find_dot_set(const PackedFormat& format) {
+Kernels find_kernels(const PackedFormat& format) {
   const bool has_offset = format.offset != OffsetKind::kNone;
   if (format.block == 16) {
-    return has_offset ? dot_set<Format, 16, true> : dot_set<Format, 16, false>;
+    return has_offset ? kernels_for<Format, 16, true>() : kernels_for<Format, 16, false>();
   }
-  return has_offset ? dot_set<Format, 32, true> : dot_set<Format, 32, false>;
+  return has_offset ? kernels_for<Format, 32, true>() : kernels_for<Format, 32, false>();
 }
 
-// The kernel for a format, and the constants that go with it.
-DotSet choose(const PackedFormat& format, Constants& constants) {
+// The kernels for a format, and the constants that go with it.
+Kernels choose(const PackedFormat& format, Constants& constants) {
   int8_t table[16];
   std::memcpy(table, &format.table, sizeof(table));
   int bias = format.bias;
-  DotSet kernel = nullptr;
+  Kernels kernels;
+  bool is_signed_table = false;
   if (format.layout == Layout::kP8) {
     bias = rows::kSignedBias;
-    kernel = find_dot_set<EightBits>(format);
+    kernels = find_kernels<EightBits>(format);
   } else if (format.layout == Layout::kP6) {
-    kernel = find_dot_set<SixBits>(format);
+    kernels = find_kernels<SixBits>(format);
   } else if (!format.has_table) {
-    kernel = find_dot_set<Nibbles>(format);
+    kernels = find_kernels<Nibbles>(format);
   } else {
     int least = table[0], most = table[0];
     for (const int8_t value : table) {
@@ -259,20 +289,19 @@ DotSet choose(const PackedFormat& format, Constants& constants) {
     if (most - least <= 63) {  // made unsigned, six bits suffice
       bias = -least;
       for (int8_t& value : table) value = static_cast<int8_t>(value - least);
-      kernel = find_dot_set<TableNibbles<Range::kU6>>(format);
+      kernels = find_kernels<TableNibbles<Range::kU6>>(format);
     } else {
       bias = rows::kSignedBias;
-      kernel = find_dot_set<TableNibbles<Range::kSigned>>(format);
+      is_signed_table = true;
+      kernels = find_kernels<TableNibbles<Range::kSigned>>(format);
     }
   }
   constants.table = rows::load_table(table);
-  if (kernel == find_dot_set<TableNibbles<Range::kSigned>>(format)) {
-    constants.table = rows::prepare_signed(constants.table);
-  }
+  if (is_signed_table) constants.table = rows::prepare_signed(constants.table);
   const bool one_cell = format.block != 16;
   constants.bias[0] = rows::half_weights(-bias, one_cell ? -bias : 0);
   constants.bias[1] = rows::half_weights(0, -bias);
-  return kernel;
+  return kernels;
 }
 
 GroupSet make_set(const RowDotArgs& args, int64_t group) {
@@ -297,15 +326,32 @@ GroupSet make_set(const RowDotArgs& args, int64_t group) {
   return set;
 }
 
+// A tile of tokens, from `token` on, times the `count` sets from `group` on. Returns how many row
+// groups those are.
+int64_t dot_tile(const RowDotArgs& args, const Kernels& kernels, const Constants& constants,
+                 int64_t group, int count, int64_t token, Tile& tile) {
+  GroupSet sets[kSets];
+  for (int s = 0; s < count; ++s) sets[s] = make_set(args, group + s * rows::kGroups);
+  std::memset(tile.lanes, 0, static_cast<size_t>(tile.tokens) * sizeof(tile.lanes[0]));
+  (count == 1 ? kernels.one : kernels.several)(sets, constants, args.quantised, tile);
+  for (int64_t t = 0; t < tile.tokens; ++t) {
+    for (int s = 0; s < count; ++s) {
+      store_results(args, tile.lanes[t][s][0], group + s * rows::kGroups, token + t);
+    }
+  }
+  return count * rows::kGroups;
+}
+
 }  // namespace
 
 void row_dot_quantised(const RowDotArgs& args) {
   Constants constants;
-  const DotSet dot = choose(args.matrix.shape.format, constants);
+  const Kernels kernels = choose(args.matrix.shape.format, constants);
   const QuantisedRows& x = args.quantised;
-  const int64_t set_bytes = (args.matrix.shape.k + 31) / 32 * 160 * rows::kGroups;
-  int64_t block = kBlockBytes / set_bytes * rows::kGroups;
-  if (block < rows::kGroups) block = rows::kGroups;
+  constexpr int64_t kStep = kSets * rows::kGroups;
+  const int64_t step_bytes = (args.matrix.shape.k + 31) / 32 * 160 * kStep;
+  int64_t block = kBlockBytes / step_bytes * kStep;
+  if (block < kStep) block = kStep;
   const int64_t tiles = (args.tokens + kTile - 1) / kTile;
 
   Tile tile;
@@ -317,12 +363,9 @@ void row_dot_quantised(const RowDotArgs& args) {
       for (int64_t t = 0; t < tile.tokens; ++t) {
         tile.first_unit[t] = activation_row(args, token + t) * x.units;
       }
-      for (int64_t group = begin; group < end; group += rows::kGroups) {
-        std::memset(tile.lanes, 0, static_cast<size_t>(tile.tokens) * sizeof(tile.lanes[0]));
-        dot(make_set(args, group), constants, x, tile);
-        for (int64_t t = 0; t < tile.tokens; ++t) {
-          store_results(args, tile.lanes[t][0], group, token + t);
-        }
+      for (int64_t group = begin; group < end;) {
+        const bool is_several = tile.tokens > 1 && end - group > (kSets - 1) * rows::kGroups;
+        group += dot_tile(args, kernels, constants, group, is_several ? kSets : 1, token, tile);
       }
       token += tile.tokens;
     }

@@ -78,6 +78,26 @@ inline float fold(F x) {
   const __m128 w = _mm_add_ps(v, _mm_movehl_ps(v, v));
   return _mm_cvtss_f32(_mm_add_ss(w, _mm_movehdup_ps(w)));
 }
+inline F keep(F x) {
+  __asm__("" : "+x"(x.a), "+x"(x.b));
+  return x;
+}
+inline constexpr int kRegisters = 8, kFolds = 4;
+// kFolds folds by their common steps: two sums share each addition.
+inline __m256 fold_pairs(__m256 a, __m256 b) {  // 4 sums of 4 lanes -> 4 sums of 2
+  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+}
+inline __m256 fold_halves(__m256 a, __m256 b) {  // 2 sums of 8 lanes -> 2 sums of 4
+  return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+inline void fold_some(const F* x, float* out) {
+  __m256 u[4];
+  for (int i = 0; i < 4; ++i) u[i] = _mm256_add_ps(x[i].a, x[i].b);
+  const __m256 w = fold_pairs(fold_halves(u[0], u[1]), fold_halves(u[2], u[3]));
+  float sums[8];  // at 0, 4, 2, 6
+  _mm256_storeu_ps(sums, _mm256_add_ps(w, _mm256_movehdup_ps(w)));
+  for (int i = 0; i < 4; ++i) out[i] = sums[i % 2 * 4 + i / 2 * 2];
+}
 inline float fold_max(F x) {
   const __m256 u = _mm256_max_ps(x.a, x.b);
   const __m128 v = _mm_max_ps(_mm256_castps256_ps128(u), _mm256_extractf128_ps(u, 1));

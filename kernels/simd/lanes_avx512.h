@@ -73,6 +73,29 @@ inline float fold(F a) {
   const __m128 w = _mm_add_ps(v, _mm_movehl_ps(v, v));
   return _mm_cvtss_f32(_mm_add_ss(w, _mm_movehdup_ps(w)));
 }
+inline F keep(F x) {
+  __asm__("" : "+v"(x.v));
+  return x;
+}
+inline constexpr int kRegisters = 32, kFolds = 8;
+// kFolds folds by their common steps: several sums share each addition.
+inline __m512 fold_16(F a, F b) {  // 2 sums of 16 lanes -> 2 sums of 8
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee));
+}
+inline __m512 fold_8(__m512 a, __m512 b) {  // 4 sums of 8 lanes -> 4 sums of 4
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+inline __m512 fold_4(__m512 a, __m512 b) {  // 8 sums of 4 lanes -> 8 sums of 2
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+}
+inline void fold_some(const F* a, float* out) {
+  const __m512 low = fold_8(fold_16(a[0], a[1]), fold_16(a[2], a[3]));
+  const __m512 high = fold_8(fold_16(a[4], a[5]), fold_16(a[6], a[7]));
+  const __m512 w = fold_4(low, high);
+  const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+  const __m512 sums = _mm512_permutexvar_ps(places, _mm512_add_ps(w, _mm512_movehdup_ps(w)));
+  _mm256_storeu_ps(out, _mm512_castps512_ps256(sums));
+}
 inline float fold_max(F a) {
   return _mm512_reduce_max_ps(a.v);
 }

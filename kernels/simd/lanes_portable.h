@@ -101,6 +101,13 @@ inline float fold(F a) {
   }
   return a.v[0];
 }
+inline F keep(F x) {
+  return x;
+}
+inline constexpr int kRegisters = 8, kFolds = 1;
+inline void fold_some(const F* a, float* out) {
+  *out = fold(*a);
+}
 inline float fold_max(F a) {
   for (int width = 8; width >= 1; width /= 2) {
     for (int i = 0; i < width; ++i) a.v[i] = a.v[i] > a.v[i + width] ? a.v[i] : a.v[i + width];

@@ -10,6 +10,8 @@ inline constexpr int kRows = 8;
 using Bytes = __m256i;                 // 4 inputs of each row
 using Ints = __m256i;                  // an int32 a row
 using Floats = __m256;                 // a float a row
+using Inputs = __m256i;                // 4 inputs, for each row again
+inline constexpr int kSets = 1;        // vector sets of rows that several tokens share
 inline constexpr int kSignedBias = 0;  // what prepare_signed() adds
 
 inline Floats load(const float* p) {
@@ -117,33 +119,37 @@ inline Ints zero_ints() {
   return _mm256_setzero_si256();
 }
 
-inline __m256i broadcast4(const int8_t* q) {
+inline Inputs keep(Inputs x) {
+  __asm__("" : "+x"(x));
+  return x;
+}
+inline Inputs four_inputs(const int8_t* q) {
   int32_t four;
   std::memcpy(&four, q, sizeof(four));
   return _mm256_set1_epi32(four);
 }
 
-// start + the dot product of byte vectors kFirst .. kFirst+kCount-1 of a unit with its inputs q.
+// start + the dot product of byte vectors kFirst .. kFirst+kCount-1 of a unit with its inputs x.
 template <Range kRange, int kFirst, int kCount>
-inline Ints dot(const Bytes* w, const int8_t* q, Ints start) {
+inline Ints dot(const Bytes* w, const Inputs* x, Ints start) {
   const __m256i ones = _mm256_set1_epi16(1);
   if constexpr (kRange == Range::kU4) {
-    __m256i sum = _mm256_maddubs_epi16(w[kFirst], broadcast4(q + 4 * kFirst));
+    __m256i sum = _mm256_maddubs_epi16(w[kFirst], x[kFirst]);
     for (int j = kFirst + 1; j < kFirst + kCount; ++j) {
-      sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w[j], broadcast4(q + 4 * j)));
+      sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w[j], x[j]));
     }
     return _mm256_add_epi32(start, _mm256_madd_epi16(sum, ones));
   } else if constexpr (kRange == Range::kU6) {
     for (int j = kFirst; j < kFirst + kCount; j += 2) {
-      const __m256i a = _mm256_maddubs_epi16(w[j], broadcast4(q + 4 * j));
-      const __m256i b = _mm256_maddubs_epi16(w[j + 1], broadcast4(q + 4 * j + 4));
+      const __m256i a = _mm256_maddubs_epi16(w[j], x[j]);
+      const __m256i b = _mm256_maddubs_epi16(w[j + 1], x[j + 1]);
       start = _mm256_add_epi32(start, _mm256_madd_epi16(_mm256_add_epi16(a, b), ones));
     }
     return start;
   } else {
     // |w| times q with w's sign: 2 * 128 * 127 fits 16 bits, two of them do not.
     for (int j = kFirst; j < kFirst + kCount; ++j) {
-      const __m256i signed_q = _mm256_sign_epi8(broadcast4(q + 4 * j), w[j]);
+      const __m256i signed_q = _mm256_sign_epi8(x[j], w[j]);
       const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w[j]), signed_q);
       start = _mm256_add_epi32(start, _mm256_madd_epi16(pairs, ones));
     }

@@ -9,11 +9,11 @@ inline Bytes prepare_signed(Bytes v) {
   return _mm512_xor_si512(v, _mm512_set1_epi8(-128));
 }
 
-// start + the dot product of byte vectors kFirst .. kFirst+kCount-1 of a unit with its inputs q.
+// start + the dot product of byte vectors kFirst .. kFirst+kCount-1 of a unit with its inputs x.
 template <Range kRange, int kFirst, int kCount>
-inline Ints dot(const Bytes* w, const int8_t* q, Ints start) {
+inline Ints dot(const Bytes* w, const Inputs* x, Ints start) {
   for (int j = kFirst; j < kFirst + kCount; ++j) {
-    start = _mm512_dpbusd_epi32(start, w[j], broadcast4(q + 4 * j));
+    start = _mm512_dpbusd_epi32(start, w[j], x[j]);
   }
   return start;
 }

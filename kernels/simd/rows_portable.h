@@ -15,6 +15,7 @@ struct Ints {  // an int32 a row
 struct Floats {  // a float a row
   float v[8];
 };
+inline constexpr int kSets = 1;        // vector sets of rows that several tokens share
 inline constexpr int kSignedBias = 0;  // what prepare_signed() adds
 
 // {f(0), f(1), ...}
@@ -132,15 +133,24 @@ inline Ints zero_ints() {
   return Ints{};
 }
 
-// start + the dot product of byte vectors kFirst .. kFirst+kCount-1 of a unit with its inputs q.
+using Inputs = const int8_t*;
+inline Inputs keep(Inputs x) {
+  __asm__("" : "+r"(x));
+  return x;
+}
+inline Inputs four_inputs(const int8_t* q) {
+  return q;
+}
+
+// start + the dot product of byte vectors kFirst .. kFirst+kCount-1 of a unit with its inputs x.
 template <Range kRange, int kFirst, int kCount>
-inline Ints dot(const Bytes* w, const int8_t* q, Ints start) {
+inline Ints dot(const Bytes* w, const Inputs* x, Ints start) {
   for (int j = kFirst; j < kFirst + kCount; ++j) {
     for (int row = 0; row < kRows; ++row) {
       int32_t sum = 0;
       for (int b = 0; b < 4; ++b) {
         const uint8_t byte = w[j].v[4 * row + b];
-        sum += (kRange == Range::kSigned ? static_cast<int8_t>(byte) : byte) * q[4 * j + b];
+        sum += (kRange == Range::kSigned ? static_cast<int8_t>(byte) : byte) * x[j][b];
       }
       start.v[row] += sum;
     }
