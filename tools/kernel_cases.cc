@@ -11,10 +11,10 @@
 namespace hotset {
 namespace {
 
-constexpr int64_t kStreamed = 1 << 20;  // bytes that no cache holds
+constexpr int64_t kStreamed = 128 << 20;  // bytes that no cache holds
 constexpr int64_t kHidden = 2048, kExpertRows = 512;
 constexpr int64_t kKeyDim = 128, kHeadDim = 256, kHeads = 8, kDepth = 8192;
-constexpr int64_t kTaskBytes = 128 << 10;
+constexpr int64_t kTaskBytes = 256 << 10;
 
 using Random = std::mt19937;
 
@@ -153,15 +153,16 @@ struct RowDotOperands {
   }
 };
 
-// One token over a matrix that streams from memory, or several over one expert's.
-KernelCase row_dot_case(const KernelTable& kernels, const PackedFormat& format, int64_t tokens) {
+// Over a matrix that streams from memory, or over one expert's, in the cache.
+KernelCase row_dot_case(const KernelTable& kernels, const PackedFormat& format, int64_t tokens,
+                        bool streams) {
   const int64_t row_bytes = packed_shape(format, 8, kHidden).bytes / 8;
-  const int64_t n = tokens > 1 ? kExpertRows : kStreamed / row_bytes / 8 * 8;
+  const int64_t n = streams ? kStreamed / row_bytes / 8 * 8 : kExpertRows;
   const auto o = std::make_shared<RowDotOperands>(RandomMatrix(format, n, kHidden),
                                                   RandomRows(kernels, tokens, kHidden), tokens,
                                                   Floats(static_cast<size_t>(n * tokens)));
   const PackedShape shape = o->matrix.view().shape;
-  const int64_t each = tokens > 1 ? shape.groups() / 8 : kTaskBytes / row_bytes / 8;
+  const int64_t each = streams ? kTaskBytes / row_bytes / 8 : shape.groups() / 8;
   const auto run = [&kernels, o, each](ThreadPool& pool) {
     const RowDotArgs all = o->args();
     pool.run((all.group_end + each - 1) / each, [&](int64_t task, int) {
@@ -172,8 +173,8 @@ KernelCase row_dot_case(const KernelTable& kernels, const PackedFormat& format, 
     });
   };
   KernelCase c;
-  c.bound = tokens == 1 ? Bound::kMemory : format.is_float() ? Bound::kFloatFma : Bound::kByteDots;
-  c.work = static_cast<double>(tokens == 1 ? shape.bytes : n * kHidden * tokens);
+  c.bound = streams ? Bound::kMemory : format.is_float() ? Bound::kFloatFma : Bound::kByteDots;
+  c.work = static_cast<double>(streams ? shape.bytes : n * kHidden * tokens);
   c.run = run;
   c.error = [o, run] {
     ThreadPool one(1);
@@ -404,14 +405,16 @@ std::vector<NamedCase> kernel_cases(const KernelTable& kernels) {
                                    TensorType::kMXFP4, TensorType::kQ2_K,   TensorType::kQ3_K,
                                    TensorType::kBF16,  TensorType::kF16,    TensorType::kF32};
   std::vector<NamedCase> cases;
-  for (const int64_t tokens : {1, 2, 10, 64}) {
-    const std::string name =
-        tokens == 1 ? "row dot, decode" : "row dot, " + std::to_string(tokens) + " tokens";
+  const auto add_row_dots = [&](const std::string& name, int64_t tokens, bool streams) {
     for (const TensorType type : kTypes) {
-      cases.push_back({name, std::string(info(type).name), [&kernels, type, tokens] {
-                         return row_dot_case(kernels, packed_format(type), tokens);
+      cases.push_back({name, std::string(info(type).name), [&kernels, type, tokens, streams] {
+                         return row_dot_case(kernels, packed_format(type), tokens, streams);
                        }});
     }
+  };
+  add_row_dots("row dot, decode", 1, true);
+  for (const int64_t tokens : {1, 2, 10, 64}) {
+    add_row_dots("row dot, cached, tokens: " + std::to_string(tokens), tokens, false);
   }
   cases.push_back({"attention, 8 heads a KV head, depth 8192", "F16",
                    [&kernels] { return attention_case(kernels); }});

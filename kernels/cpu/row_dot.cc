@@ -1,41 +1,21 @@
 // Row dots of quantised matrices (P4, P6, P8) with quantised activations, by the numerics rule of
-// formats.md 3.6. One loop serves decode and prefill: a unit's weights are unpacked once and used
-// for a tile of tokens, whose lanes stay in the L1 cache (one load and store per cell beside eight
-// or more multiply-adds; a walk lane by lane with register sums would unpack from a strided
-// stream).
-#include "kernels/cpu/row_dot.h"
-
+// formats.md 3.6. Two loops over the same units: one token keeps its lanes in registers and streams
+// the weights; for several, a unit's weights are unpacked once for a tile of tokens, whose lanes
+// stay in the L1 cache (one load and store per cell beside eight or more multiply-adds; a walk lane
+// by lane with register sums would unpack from a strided stream).
 #include "kernels/cpu/functions.h"
+#include "kernels/cpu/row_codes.h"
 
 namespace hotset::HOTSET_ISA {
 namespace {
 
-using rows::Bytes;
-using rows::Floats;
 using rows::Inputs;
-using rows::Ints;
-using rows::kRows;
 using rows::kSets;
-using rows::Range;
 
-constexpr int kTile = 16;       // tokens: 16 KB of lanes at 2 sets of 16 rows
-constexpr int kChunkUnits = 8;  // 256 inputs: what one super scale covers
+constexpr int kTile = 16;  // tokens: 16 KB of lanes at 2 sets of 16 rows
 // Row groups walked for one tile before the next tile starts: their codes (and the tile's
 // activations) should stay in the L2 cache.
 constexpr int64_t kBlockBytes = 192 * 1024;
-
-// A matrix's row groups of one vector set, ready to be unpacked.
-struct GroupSet {
-  const PackedFormat* format;
-  int64_t units, blocks;
-  Plane codes, high, scales, sub_scales, offsets, sub_offsets;
-};
-
-// What unpacked bytes mean besides themselves.
-struct Constants {
-  Bytes table;
-  Ints bias[2];  // minus the bias, as half_weights of a unit (block 32), or of its two cells
-};
 
 struct Tile {
   int64_t tokens;
@@ -43,228 +23,176 @@ struct Tile {
   alignas(64) float lanes[kTile][kSets][8][kRows];
 };
 
-// Formats: what turns a unit's codes into eight byte vectors, vector j for inputs 4j .. 4j+3.
-struct Nibbles {
-  static constexpr int kUnitBytes = 128;
-  static constexpr bool kHasHigh = false;
-  static constexpr Range kRange = Range::kU4;
-  static constexpr bool kHasBias = true;
-  static void unpack(const GroupSet& set, const Constants&, int64_t unit, Bytes* w) {
-    for (int d = 0; d < 4; ++d) {
-      const Bytes codes = rows::load_bytes(set.codes.at + unit * 128 + d * 32, set.codes.next);
-      w[d] = rows::low_nibbles(codes);
-      w[d + 4] = rows::high_nibbles(codes);
-    }
+// A unit of a token's activations: 32 inputs and what goes with them.
+template <class Kind>
+struct Activation {
+  Floats scale;
+  Inputs inputs[8];
+  const int16_t* half_sum;
+
+  Activation(const QuantisedRows& x, int64_t at)
+      : scale(rows::broadcast(x.scale[at])), half_sum(x.half_sum + at * 2) {
+    for (int j = 0; j < 8; ++j) inputs[j] = rows::four_inputs(x.q + at * 32 + j * 4);
+  }
+  // The sums of a cell's products start here: minus the bias times the sum of its inputs.
+  Ints start(const Constants& constants, int cell) const {
+    if constexpr (!Kind::Codes::kHasBias) return rows::zero_ints();
+    return rows::weigh_halves(half_sum, constants.bias[cell]);
+  }
+  Ints sum(int cell) const {
+    const bool is_first = cell == 0;
+    return rows::weigh_halves(half_sum,
+                              rows::half_weights(is_first, Kind::kCells == 1 || !is_first));
   }
 };
 
-template <Range kTableRange>
-struct TableNibbles {
-  static constexpr int kUnitBytes = 128;
-  static constexpr bool kHasHigh = false;
-  static constexpr Range kRange = kTableRange;
-  static constexpr bool kHasBias = kRange != Range::kSigned || rows::kSignedBias != 0;
-  static void unpack(const GroupSet& set, const Constants& constants, int64_t unit, Bytes* w) {
-    Nibbles::unpack(set, constants, unit, w);
-    for (int j = 0; j < 8; ++j) w[j] = rows::look_up(constants.table, w[j]);
-  }
-};
-
-struct SixBits {
-  static constexpr int kUnitBytes = 128;
-  static constexpr bool kHasHigh = true;
-  static constexpr Range kRange = Range::kU6;
-  static constexpr bool kHasBias = true;
-  static void unpack(const GroupSet& set, const Constants& constants, int64_t unit, Bytes* w) {
-    Nibbles::unpack(set, constants, unit, w);
-    for (int e = 0; e < 2; ++e) {
-      const Bytes high = rows::load_bytes(set.high.at + unit * 64 + e * 32, set.high.next);
-      w[2 * e] = rows::combine(w[2 * e], rows::top_bits<0>(high));
-      w[2 * e + 4] = rows::combine(w[2 * e + 4], rows::top_bits<1>(high));
-      w[2 * e + 1] = rows::combine(w[2 * e + 1], rows::top_bits<2>(high));
-      w[2 * e + 5] = rows::combine(w[2 * e + 5], rows::top_bits<3>(high));
-    }
-  }
-};
-
-struct EightBits {
-  static constexpr int kUnitBytes = 256;
-  static constexpr bool kHasHigh = false;
-  static constexpr Range kRange = Range::kSigned;
-  static constexpr bool kHasBias = rows::kSignedBias != 0;
-  static void unpack(const GroupSet& set, const Constants&, int64_t unit, Bytes* w) {
-    for (int d = 0; d < 8; ++d) {
-      w[d] = rows::prepare_signed(
-          rows::load_bytes(set.codes.at + unit * 256 + d * 32, set.codes.next));
-    }
-  }
-};
-
-using LoadFactors = Floats (*)(const std::byte*, int64_t);
-
-// Decodes one factor a block and row from an 8-bit plane, times `super` where there is one.
-template <LoadFactors kLoad, int kBytes>
-void decode_plane(float* out, const Plane& plane, int64_t first_block, int count) {
-  for (int b = 0; b < count; ++b) {
-    const std::byte* at = plane.at + (first_block + b) * 8 * kBytes;
-    rows::store(out + b * kRows, kLoad(at, plane.next));
-  }
-}
-
-template <LoadFactors kLoad>
-void decode_two_level(float* out, const Plane& sub, Floats super, int64_t first_block, int count) {
-  for (int b = 0; b < count; ++b) {
-    const Floats factor = kLoad(sub.at + (first_block + b) * 8, sub.next);
-    rows::store(out + b * kRows, rows::mul(super, factor));
-  }
-}
-
-Floats load_super(const Plane& plane, int64_t chunk) {
-  return rows::load_f16(plane.at + chunk * 16, plane.next);
-}
-
-// The scales of blocks first_block .. first_block+count-1, all of chunk `chunk`: [count][kRows].
-void decode_scales(float* out, const GroupSet& set, int64_t chunk, int64_t first_block, int count) {
-  switch (set.format->scale) {
-    case ScaleKind::kNone:
-      break;
-    case ScaleKind::kF16:
-      decode_plane<rows::load_f16, 2>(out, set.scales, first_block, count);
-      break;
-    case ScaleKind::kE8M0:
-      decode_plane<rows::load_e8m0, 1>(out, set.scales, first_block, count);
-      break;
-    case ScaleKind::kTwoLevelU8:
-      decode_two_level<rows::load_u8>(out, set.sub_scales, load_super(set.scales, chunk),
-                                      first_block, count);
-      break;
-    case ScaleKind::kTwoLevelI8:
-      decode_two_level<rows::load_i8>(out, set.sub_scales, load_super(set.scales, chunk),
-                                      first_block, count);
-      break;
-  }
-}
-
-// Likewise the offsets, with their sign.
-void decode_offsets(float* out, const GroupSet& set, int64_t chunk, int64_t first_block,
-                    int count) {
-  if (set.format->offset == OffsetKind::kF16) {
-    decode_plane<rows::load_f16, 2>(out, set.offsets, first_block, count);
-  } else {
-    const Floats super = rows::mul(load_super(set.offsets, chunk), rows::broadcast(-1.0f));
-    decode_two_level<rows::load_u8>(out, set.sub_offsets, super, first_block, count);
-  }
+// The products of a cell of unpacked weights w with its inputs.
+template <class Kind, int kCell>
+inline Ints cell_dot(const Bytes* w, const Inputs* inputs, Ints start) {
+  constexpr int kVectors = 8 / Kind::kCells;
+  return rows::dot<Kind::Codes::kRange, kCell * kVectors, kVectors>(w, inputs, start);
 }
 
 // One cell of one token: lane += idot * (scale * a), then lane += asum * (offset * a).
-template <bool kHasOffset>
-inline void add_cell(float* lane, Ints idot, Ints asum, const float* scale, const float* offset,
-                     Floats a) {
-  Floats sum = rows::load(lane);
-  sum = rows::fma(rows::to_floats(idot), rows::mul(rows::load(scale), a), sum);
-  if constexpr (kHasOffset) {
-    sum = rows::fma(rows::to_floats(asum), rows::mul(rows::load(offset), a), sum);
-  }
-  rows::store(lane, sum);
+inline Floats add_scaled(Floats lane, Ints sum, Floats factor, Floats a) {
+  return rows::fma(rows::to_floats(sum), rows::mul(factor, a), lane);
 }
 
-// The scales of a chunk's cells, and its offsets: [cells][kRows].
-template <int kBlock, bool kHasOffset>
-struct Factors {
-  static constexpr int kFloats = kChunkUnits * (32 / kBlock) * kRows;
-  alignas(64) float scales[kFloats];
-  alignas(64) float offsets[kHasOffset ? kFloats : 1];
-};
+// One token times one set: the lanes stay in registers, for which a chunk's units are unrolled.
+template <class Kind>
+void dot_token(const GroupSet* sets, const Constants& constants, const QuantisedRows& x,
+               Tile& tile) {
+  const GroupSet& set = sets[0];
+  Floats lane[8];
+  for (Floats& l : lane) l = rows::zero();
+  for (int64_t unit0 = 0; unit0 < set.units; unit0 += kChunkUnits) {
+    const typename Kind::Supers supers = Kind::supers(set, unit0 / kChunkUnits);
+#pragma GCC unroll 8
+    for (int u = 0; u < kChunkUnits; ++u) {
+      const int64_t unit = unit0 + u;
+      if (unit == set.units) break;
+      Bytes w[8];
+      Kind::Codes::unpack(set, constants, unit, w);
+      Kind::prefetch(set, unit);
+      const Activation<Kind> a(x, tile.first_unit[0] + unit);
+      const auto add = [&]<int kCell>() {
+        Floats& l = lane[(u * Kind::kCells + kCell) % 8];
+        const int64_t block = unit * Kind::kCells + kCell;
+        const Ints idot = cell_dot<Kind, kCell>(w, a.inputs, a.start(constants, kCell));
+        l = add_scaled(l, idot, Kind::scale(set, supers, block), a.scale);
+        if constexpr (Kind::kHasOffset) {
+          l = add_scaled(l, a.sum(kCell), Kind::offset(set, supers, block), a.scale);
+        }
+      };
+      add.template operator()<0>();
+      if constexpr (Kind::kCells == 2) add.template operator()<1>();
+    }
+  }
+  for (int i = 0; i < 8; ++i) rows::store(tile.lanes[0][0][i], lane[i]);
+}
 
-// Adds unit `unit`, unpacked into w, of kCount sets to every token's lanes. `place`: its first
-// cell's in the factors.
-template <class Format, int kBlock, bool kHasOffset, int kCount>
-inline void add_unit(const Bytes (*w)[8], const Constants& constants, const QuantisedRows& x,
-                     int64_t unit, const Factors<kBlock, kHasOffset>* factors, int place,
-                     Tile& tile) {
-  constexpr int kCells = 32 / kBlock;
-  constexpr int kVectors = 8 / kCells;
-  const Ints sum_weights[2] = {rows::half_weights(1, kCells == 1), rows::half_weights(0, 1)};
-  for (int64_t t = 0; t < tile.tokens; ++t) {
-    const int64_t at = tile.first_unit[t] + unit;
-    const int16_t* half_sum = x.half_sum + at * 2;
-    const Floats a = rows::broadcast(x.scale[at]);
-    Inputs inputs[8];
-    for (int j = 0; j < 8; ++j) inputs[j] = rows::four_inputs(x.q + at * 32 + j * 4);
-    for (int cell = 0; cell < kCells; ++cell) {
-      const Ints start =
-          Format::kHasBias ? rows::weigh_halves(half_sum, constants.bias[cell]) : rows::zero_ints();
-      const Ints asum =
-          kHasOffset ? rows::weigh_halves(half_sum, sum_weights[cell]) : rows::zero_ints();
-      for (int s = 0; s < kCount; ++s) {
-        const Ints idot =
-            cell == 0 ? rows::dot<Format::kRange, 0, kVectors>(w[s], inputs, start)
-                      : rows::dot<Format::kRange, 8 - kVectors, kVectors>(w[s], inputs, start);
-        const int f = place + cell * kRows;
-        add_cell<kHasOffset>(tile.lanes[t][s][unit * kCells % 8 + cell], idot, asum,
-                             factors[s].scales + f, factors[s].offsets + (kHasOffset ? f : 0), a);
+// The scales and offsets of a chunk's cells, decoded once for all tokens: [cells][kRows].
+template <class Kind>
+struct Factors {
+  static constexpr int kFloats = kChunkUnits * Kind::kCells * kRows;
+  alignas(64) float scales[kFloats];
+  alignas(64) float offsets[Kind::kHasOffset ? kFloats : 1];
+
+  void decode(const GroupSet& set, int64_t chunk, int units) {
+    const typename Kind::Supers supers = Kind::supers(set, chunk);
+    for (int cell = 0; cell < units * Kind::kCells; ++cell) {
+      const int64_t block = chunk * kChunkUnits * Kind::kCells + cell;
+      rows::store(scales + cell * kRows, Kind::scale(set, supers, block));
+      if constexpr (Kind::kHasOffset) {
+        rows::store(offsets + cell * kRows, Kind::offset(set, supers, block));
       }
     }
   }
+};
+
+// Adds unit `unit`, unpacked into w, of kCount sets to every token's lanes.
+template <class Kind, int kCount>
+inline void add_unit(const Bytes (*w)[8], const Constants& constants, const QuantisedRows& x,
+                     int64_t unit, const Factors<Kind>* factors, Tile& tile) {
+  for (int64_t t = 0; t < tile.tokens; ++t) {
+    const Activation<Kind> a(x, tile.first_unit[t] + unit);
+    const auto add = [&]<int kCell>() {
+      const Ints start = a.start(constants, kCell);
+      const int64_t cell = unit * Kind::kCells + kCell;
+      const int64_t place = cell % (kChunkUnits * Kind::kCells) * kRows;
+      for (int s = 0; s < kCount; ++s) {
+        float* const lane = tile.lanes[t][s][cell % 8];
+        const Ints idot = cell_dot<Kind, kCell>(w[s], a.inputs, start);
+        Floats sum = rows::load(lane);
+        sum = add_scaled(sum, idot, rows::load(factors[s].scales + place), a.scale);
+        if constexpr (Kind::kHasOffset) {
+          sum = add_scaled(sum, a.sum(kCell), rows::load(factors[s].offsets + place), a.scale);
+        }
+        rows::store(lane, sum);
+      }
+    };
+    add.template operator()<0>();
+    if constexpr (Kind::kCells == 2) add.template operator()<1>();
+  }
 }
 
-// kCount sets, one after the other in memory.
-template <class Format, int kBlock, bool kHasOffset, int kCount>
+// A tile of tokens times kCount sets, which follow each other in memory.
+template <class Kind, int kCount>
 void dot_sets(const GroupSet* sets, const Constants& constants, const QuantisedRows& x,
               Tile& tile) {
-  constexpr int kCells = 32 / kBlock;
-  Factors<kBlock, kHasOffset> factors[kCount];
+  std::memset(tile.lanes, 0, static_cast<size_t>(tile.tokens) * sizeof(tile.lanes[0]));
+  Factors<Kind> factors[kCount];
   const int64_t all = sets[0].units;
   for (int64_t unit0 = 0; unit0 < all; unit0 += kChunkUnits) {
     const int units = static_cast<int>(all - unit0 < kChunkUnits ? all - unit0 : kChunkUnits);
-    const int64_t chunk = unit0 / kChunkUnits;
-    for (int s = 0; s < kCount; ++s) {
-      decode_scales(factors[s].scales, sets[s], chunk, unit0 * kCells, units * kCells);
-      if constexpr (kHasOffset) {
-        decode_offsets(factors[s].offsets, sets[s], chunk, unit0 * kCells, units * kCells);
-      }
-    }
-    for (int u = 0; u < units; ++u) {
+    for (int s = 0; s < kCount; ++s) factors[s].decode(sets[s], unit0 / kChunkUnits, units);
+    for (int64_t unit = unit0; unit < unit0 + units; ++unit) {
       Bytes w[kCount][8];
       for (int s = 0; s < kCount; ++s) {
-        Format::unpack(sets[s], constants, unit0 + u, w[s]);
-        prefetch_unit<Format>(sets[s], unit0 + u);
+        Kind::Codes::unpack(sets[s], constants, unit, w[s]);
+        Kind::prefetch(sets[s], unit);
       }
-      add_unit<Format, kBlock, kHasOffset, kCount>(w, constants, x, unit0 + u, factors,
-                                                   u * kCells * kRows, tile);
+      add_unit<Kind, kCount>(w, constants, x, unit, factors, tile);
     }
   }
-}
-
-template <class Format>
-inline void prefetch_unit(const GroupSet& set, int64_t unit) {
-  prefetch_next<Format::kUnitBytes>(set.codes, unit);
-  if constexpr (Format::kHasHigh) prefetch_next<64>(set.high, unit);
-  prefetch_next<16>(set.scales, unit);
 }
 
 using DotSets = void (*)(const GroupSet*, const Constants&, const QuantisedRows&, Tile&);
 
-// What walks one set, and kSets at once. A single token streams from memory: one set at a time
-// keeps the streams few. With more tokens each load of inputs serves all sets.
+// One token and one set; a tile and one set; a tile and kSets at once, for which each load of
+// inputs serves them all.
 struct Kernels {
-  DotSets one, several;
+  DotSets token = nullptr, one = nullptr, several = nullptr;
 };
 
-template <class Format, int kBlock, bool kHasOffset>
-constexpr Kernels kernels_for() {
-  return {dot_sets<Format, kBlock, kHasOffset, 1>, dot_sets<Format, kBlock, kHasOffset, kSets>};
+// Those of the first of Kinds that fits.
+template <class... Kinds>
+Kernels find_kernels(const PackedFormat& format) {
+  Kernels found;
+  const auto try_kind = [&]<class Kind>() {
+    if (found.token == nullptr && Kind::fits(format)) {
+      found = {dot_token<Kind>, dot_sets<Kind, 1>, dot_sets<Kind, kSets>};
+    }
+  };
+  (try_kind.template operator()<Kinds>(), ...);
+  if (found.token == nullptr) __builtin_trap();  // packed_format gives no other
+  return found;
 }
 
-// Quantised rows are whole units, so with blocks of 16 the second cell always exists.
-template <class Format>
-Kernels find_kernels(const PackedFormat& format) {
-  const bool has_offset = format.offset != OffsetKind::kNone;
-  if (format.block == 16) {
-    return has_offset ? kernels_for<Format, 16, true>() : kernels_for<Format, 16, false>();
-  }
-  return has_offset ? kernels_for<Format, 32, true>() : kernels_for<Format, 32, false>();
-}
+template <class Codes>
+using Plain = Kind<Codes, 32, ScaleKind::kF16>;
+template <class Codes>
+using WithOffset = Kind<Codes, 32, ScaleKind::kF16, OffsetKind::kF16>;
+template <class Codes>
+using TwoLevel = Kind<Codes, 32, ScaleKind::kTwoLevelI8>;
+template <class Codes>
+using TwoLevel16 = Kind<Codes, 16, ScaleKind::kTwoLevelI8>;
+template <class Codes>
+using TwoLevelOffset = Kind<Codes, 32, ScaleKind::kTwoLevelU8, OffsetKind::kTwoLevelU8>;
+template <class Codes>
+using TwoLevelOffset16 = Kind<Codes, 16, ScaleKind::kTwoLevelU8, OffsetKind::kTwoLevelU8>;
+template <class Codes>
+using PowerOfTwo = Kind<Codes, 32, ScaleKind::kE8M0>;
 
 // The kernels for a format, and the constants that go with it.
 Kernels choose(const PackedFormat& format, Constants& constants) {
@@ -275,11 +203,13 @@ Kernels choose(const PackedFormat& format, Constants& constants) {
   bool is_signed_table = false;
   if (format.layout == Layout::kP8) {
     bias = rows::kSignedBias;
-    kernels = find_kernels<EightBits>(format);
+    kernels = find_kernels<Plain<EightBits>>(format);
   } else if (format.layout == Layout::kP6) {
-    kernels = find_kernels<SixBits>(format);
+    kernels = find_kernels<Plain<SixBits>, WithOffset<SixBits>, TwoLevel16<SixBits>,
+                           TwoLevelOffset<SixBits>>(format);
   } else if (!format.has_table) {
-    kernels = find_kernels<Nibbles>(format);
+    kernels = find_kernels<Plain<Nibbles>, WithOffset<Nibbles>, TwoLevelOffset<Nibbles>,
+                           TwoLevel16<Nibbles>, TwoLevelOffset16<Nibbles>>(format);
   } else {
     int least = table[0], most = table[0];
     for (const int8_t value : table) {
@@ -289,11 +219,12 @@ Kernels choose(const PackedFormat& format, Constants& constants) {
     if (most - least <= 63) {  // made unsigned, six bits suffice
       bias = -least;
       for (int8_t& value : table) value = static_cast<int8_t>(value - least);
-      kernels = find_kernels<TableNibbles<Range::kU6>>(format);
+      kernels = find_kernels<PowerOfTwo<TableNibbles<Range::kU6>>>(format);
     } else {
       bias = rows::kSignedBias;
       is_signed_table = true;
-      kernels = find_kernels<TableNibbles<Range::kSigned>>(format);
+      using Codes = TableNibbles<Range::kSigned>;
+      kernels = find_kernels<Plain<Codes>, TwoLevel<Codes>>(format);
     }
   }
   constants.table = rows::load_table(table);
@@ -304,36 +235,14 @@ Kernels choose(const PackedFormat& format, Constants& constants) {
   return kernels;
 }
 
-GroupSet make_set(const RowDotArgs& args, int64_t group) {
-  const PackedShape& s = args.matrix.shape;
-  GroupSet set;
-  set.format = &s.format;
-  set.units = (s.k + 31) / 32;
-  set.blocks = (s.k + s.format.block - 1) / s.format.block;
-  const int64_t super_bytes = (s.k + 255) / 256 * 16;
-  const bool two_level =
-      s.format.scale == ScaleKind::kTwoLevelU8 || s.format.scale == ScaleKind::kTwoLevelI8;
-  const int64_t scale_bytes = set.blocks * (s.format.scale == ScaleKind::kE8M0 ? 8 : 16);
-  const int64_t offset_bytes =
-      s.format.offset == OffsetKind::kTwoLevelU8 ? super_bytes : set.blocks * 16;
-  const int64_t code_bytes = set.units * (s.format.layout == Layout::kP8 ? 256 : 128);
-  set.codes = plane_at(args, s.codes, code_bytes, group);
-  set.high = plane_at(args, s.high, set.units * 64, group);
-  set.scales = plane_at(args, s.scales, two_level ? super_bytes : scale_bytes, group);
-  set.sub_scales = plane_at(args, s.sub_scales, set.blocks * 8, group);
-  set.offsets = plane_at(args, s.offsets, offset_bytes, group);
-  set.sub_offsets = plane_at(args, s.sub_offsets, set.blocks * 8, group);
-  return set;
-}
-
 // A tile of tokens, from `token` on, times the `count` sets from `group` on. Returns how many row
 // groups those are.
 int64_t dot_tile(const RowDotArgs& args, const Kernels& kernels, const Constants& constants,
                  int64_t group, int count, int64_t token, Tile& tile) {
   GroupSet sets[kSets];
   for (int s = 0; s < count; ++s) sets[s] = make_set(args, group + s * rows::kGroups);
-  std::memset(tile.lanes, 0, static_cast<size_t>(tile.tokens) * sizeof(tile.lanes[0]));
-  (count == 1 ? kernels.one : kernels.several)(sets, constants, args.quantised, tile);
+  const DotSets dot = tile.tokens == 1 ? kernels.token : count == 1 ? kernels.one : kernels.several;
+  dot(sets, constants, args.quantised, tile);
   for (int64_t t = 0; t < tile.tokens; ++t) {
     for (int s = 0; s < count; ++s) {
       store_results(args, tile.lanes[t][s][0], group + s * rows::kGroups, token + t);
