@@ -17,10 +17,17 @@ constexpr int kTile = 16;  // tokens: 16 KB of lanes at 2 sets of 16 rows
 // activations) should stay in the L2 cache.
 constexpr int64_t kBlockBytes = 192 * 1024;
 
+// A token's sums. Not a power of two apart: a load would wait for a store at the same place of
+// another page.
+struct Lanes {
+  alignas(64) float of[kSets][8][kRows];
+  float gap[16];
+};
+
 struct Tile {
   int64_t tokens;
   int64_t first_unit[kTile];  // of the token's row in QuantisedRows
-  alignas(64) float lanes[kTile][kSets][8][kRows];
+  Lanes lanes[kTile];
 };
 
 // A unit of a token's activations: 32 inputs and what goes with them.
@@ -88,7 +95,7 @@ void dot_token(const GroupSet* sets, const Constants& constants, const Quantised
       if constexpr (Kind::kCells == 2) add.template operator()<1>();
     }
   }
-  for (int i = 0; i < 8; ++i) rows::store(tile.lanes[0][0][i], lane[i]);
+  for (int i = 0; i < 8; ++i) rows::store(tile.lanes[0].of[0][i], lane[i]);
 }
 
 // The scales and offsets of a chunk's cells, decoded once for all tokens: [cells][kRows].
@@ -121,7 +128,7 @@ inline void add_unit(const Bytes (*w)[8], const Constants& constants, const Quan
       const int64_t cell = unit * Kind::kCells + kCell;
       const int64_t place = cell % (kChunkUnits * Kind::kCells) * kRows;
       for (int s = 0; s < kCount; ++s) {
-        float* const lane = tile.lanes[t][s][cell % 8];
+        float* const lane = tile.lanes[t].of[s][cell % 8];
         const Ints idot = cell_dot<Kind, kCell>(w[s], a.inputs, start);
         Floats sum = rows::load(lane);
         sum = add_scaled(sum, idot, rows::load(factors[s].scales + place), a.scale);
@@ -245,7 +252,7 @@ int64_t dot_tile(const RowDotArgs& args, const Kernels& kernels, const Constants
   dot(sets, constants, args.quantised, tile);
   for (int64_t t = 0; t < tile.tokens; ++t) {
     for (int s = 0; s < count; ++s) {
-      store_results(args, tile.lanes[t][s][0], group + s * rows::kGroups, token + t);
+      store_results(args, tile.lanes[t].of[s][0], group + s * rows::kGroups, token + t);
     }
   }
   return count * rows::kGroups;

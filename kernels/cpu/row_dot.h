@@ -11,20 +11,28 @@
 namespace hotset::HOTSET_ISA {
 
 // A plane at this set's first row group. The second group, where a vector holds two, is `next`
-// bytes further: 0 at the end of the range, so that nothing is read past it. The set that comes
-// after this one is `ahead` bytes further, 0 if there is none.
+// bytes further: 0 at the end of the range, so that nothing is read past it. What to ask for
+// meanwhile is `ahead` bytes further, 0 where the matrix ends.
 struct Plane {
   const std::byte* at;
   int64_t next;
   int64_t ahead;
 };
 
+// How many sets ahead of the one in use memory is asked: a thread uses up 16 KB in about a
+// microsecond, several times the latency of DRAM.
+inline int64_t sets_ahead(int64_t set_bytes) {
+  return (16 * 1024 + set_bytes - 1) / set_bytes;
+}
+
 // The plane that starts `offset` bytes into the matrix and has `stride` bytes a row group.
-inline Plane plane_at(const RowDotArgs& args, int64_t offset, int64_t stride, int64_t group) {
+// `groups_ahead` may reach past the range: the next task is often the same thread's.
+inline Plane plane_at(const RowDotArgs& args, int64_t offset, int64_t stride, int64_t group,
+                      int64_t groups_ahead) {
   const bool has_next = rows::kGroups > 1 && group + 1 < args.group_end;
-  const bool has_ahead = group + rows::kGroups < args.group_end;
+  const bool has_ahead = group + groups_ahead + rows::kGroups <= args.matrix.shape.groups();
   return {args.matrix.data + offset + group * stride, has_next ? stride : 0,
-          has_ahead ? rows::kGroups * stride : 0};
+          has_ahead ? groups_ahead * stride : 0};
 }
 
 inline int64_t activation_row(const RowDotArgs& args, int64_t token) {

@@ -105,7 +105,7 @@ void row_dot_float(const RowDotArgs& args) {
   const float* x[kTile];
   // The weights of a set stay in the cache while all tiles pass.
   for (int64_t group = args.group_begin; group < args.group_end; group += rows::kGroups) {
-    const Plane w = plane_at(args, shape.codes, stride, group);
+    const Plane w = plane_at(args, shape.codes, stride, group, 0);
     int64_t token = 0;
     for (int64_t i = 0; i < tiles; ++i) {  // tiles of nearly equal size
       const int64_t tokens = (args.tokens - token) / (tiles - i);
