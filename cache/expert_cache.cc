@@ -11,7 +11,7 @@
 namespace hotset {
 
 namespace {
-constexpr SlotId kAbsent = -1;
+constexpr SlotId kAbsent = -1, kLoading = -2;
 }
 
 SlotPlan plan_slots(const ExpertSource& source, int64_t budget_bytes, int32_t least_slots) {
@@ -79,6 +79,8 @@ ExpertCache::ExpertCache(ExpertSource& source, SlotPlan plan, ThreadPool& pool,
   waiting_.reserve(experts_per_layer_);
   leases_.reserve(experts_per_layer_);
   leased_slots_.reserve(experts_per_layer_);
+  loads_.reserve(experts_per_layer_);
+  awaited_.reserve(experts_per_layer_);
 }
 
 ExpertCache::~ExpertCache() = default;
@@ -87,48 +89,92 @@ ExpertCache::SizeClass& ExpertCache::size_class(int32_t layer) const {
   return *classes_[class_of_layer_[layer]];
 }
 
+size_t ExpertCache::index(ExpertId id) const {
+  return static_cast<size_t>(id.layer) * experts_per_layer_ + id.expert;
+}
+
 bool ExpertCache::is_resident(ExpertId id) const {
-  return table_[static_cast<size_t>(id.layer) * experts_per_layer_ + id.expert] != kAbsent;
+  const std::lock_guard lock(mutex_);
+  return table_[index(id)] >= 0;
+}
+
+int64_t ExpertCache::resident_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return resident_bytes_;
+}
+
+CacheStats ExpertCache::stats() const {
+  const std::lock_guard lock(mutex_);
+  return total_;
+}
+
+std::vector<CacheStats> ExpertCache::layer_stats() const {
+  const std::lock_guard lock(mutex_);
+  return by_layer_;
 }
 
 void ExpertCache::begin(int32_t layer, std::span<const Pick> picks) {
   HOTSET_CHECK(layer_ < 0, "an event was begun before the last one ended");
+  const std::lock_guard lock(mutex_);
   layer_ = layer;
   next_ = 0;
-  // Residents first, so that loading the others cannot push out a pick before it was used.
+  // Residents first, so that loading the others cannot push out a pick before it was used. Both
+  // passes see the same table: fillers wait for the mutex.
   waiting_.clear();
   for (const bool resident : {true, false}) {
     for (const Pick& pick : picks) {
-      if (is_resident({layer, pick.expert}) == resident) waiting_.push_back(pick);
+      if ((table_[index({layer, pick.expert})] >= 0) == resident) waiting_.push_back(pick);
     }
+    if (resident) residents_ = waiting_.size();
   }
 }
 
 std::span<const Lease> ExpertCache::next_wave(int32_t limit) {
   HOTSET_CHECK(layer_ >= 0, "next_wave outside an event");
+  std::unique_lock lock(mutex_);
   SizeClass& slots = size_class(layer_);
-  for (const SlotId slot : leased_slots_) slots.leased[slot] = 0;
-  leased_slots_.clear();
-  leases_.clear();
-
-  CacheStats& layer_stats = by_layer_[layer_];
-  const SlotId* row = &table_[static_cast<size_t>(layer_) * experts_per_layer_];
-  while (next_ < waiting_.size() && std::ssize(leases_) < limit) {
-    const Pick& pick = waiting_[next_];
-    const SlotId slot = row[pick.expert];
-    if (slot == kAbsent) break;
-    slots.policy->on_hit(slot, pick.rank);
-    slots.leased[slot] = 1;
-    leased_slots_.push_back(slot);
-    leases_.push_back({pick.expert, slots.slot(slot).data()});
+  end_leases();
+  const size_t first = next_;
+  while (next_ < waiting_.size() && static_cast<int32_t>(next_ - first) < limit &&
+         lease_or_reserve(slots, waiting_[next_])) {
     ++next_;
-    ++layer_stats.hits;
-    ++total_.hits;
   }
-  const auto room = static_cast<size_t>(limit) - leases_.size();
-  const size_t count = std::min(room, waiting_.size() - next_);
-  if (count > 0) load_wave(slots, std::span(waiting_).subspan(next_, count));
+  load_reserved(lock);
+  lease_awaited(lock, slots);
+  const auto hits = static_cast<int64_t>(std::min(next_, std::max(first, residents_)) - first);
+  const auto misses = static_cast<int64_t>(next_ - first) - hits;
+  for (CacheStats* stats : {&total_, &by_layer_[layer_]}) {
+    stats->hits += hits;
+    stats->misses += misses;
+  }
   return leases_;
+}
+
+// Leases a resident pick; reserves a slot for an absent one, which is leased to the event from then
+// on; notes one that a filler is loading. False if no slot is to be had.
+bool ExpertCache::lease_or_reserve(SizeClass& slots, const Pick& pick) {
+  const ExpertId id{layer_, pick.expert};
+  SlotId slot = table_[index(id)];
+  if (slot == kLoading) {
+    awaited_.push_back(pick);
+    return true;
+  }
+  if (slot == kAbsent) {
+    slot = take_slot(slots);
+    if (slot < 0) return false;
+    table_[index(id)] = kLoading;
+    loads_.push_back({id, slot, pick.rank});
+  } else {
+    slots.policy->on_hit(slot, pick.rank);
+  }
+  lease(slots, pick.expert, slot);
+  return true;
+}
+
+void ExpertCache::lease(SizeClass& slots, int32_t expert, SlotId slot) {
+  slots.leased[slot] = 1;
+  leased_slots_.push_back(slot);
+  leases_.push_back({expert, slots.slot(slot).data()});
 }
 
 // Gives up a slot for one newcomer: a free one, else the policy's victim that is not leased. -1 if
@@ -144,109 +190,153 @@ SlotId ExpertCache::take_slot(SizeClass& slots) {
   if (victim < 0) return -1;
   const ExpertId loser = slots.expert_of[victim];
   slots.policy->on_evict(victim);
-  table_[static_cast<size_t>(loser.layer) * experts_per_layer_ + loser.expert] = kAbsent;
+  table_[index(loser)] = kAbsent;
+  resident_bytes_ -= slots.slot_bytes;
   ++by_layer_[loser.layer].evictions;
   ++total_.evictions;
   return victim;
 }
 
-// Loads as many of `misses` as there are slots to be had and leases them. The table names a slot
-// only after its load has ended.
-void ExpertCache::load_wave(SizeClass& slots, std::span<const Pick> misses) {
-  const size_t first = leased_slots_.size();
-  for (size_t i = 0; i < misses.size(); ++i) {
-    const SlotId slot = take_slot(slots);
-    if (slot < 0) break;
-    slots.leased[slot] = 1;
-    leased_slots_.push_back(slot);
-  }
-  const auto count = static_cast<int64_t>(leased_slots_.size() - first);
+// The event's own loads, on the pool and without the mutex.
+void ExpertCache::load_reserved(std::unique_lock<std::mutex>& lock) {
+  if (loads_.empty()) return;
+  SizeClass& slots = size_class(layer_);
   std::atomic<int64_t> bytes = 0;
+  lock.unlock();
   try {
-    pool_.run(count, [&](int64_t i, int) {
-      bytes += source_.load({layer_, misses[i].expert}, slots.slot(leased_slots_[first + i]));
+    pool_.run(std::ssize(loads_), [&](int64_t i, int) {
+      bytes += source_.load(loads_[i].id, slots.slot(loads_[i].slot));
     });
   } catch (...) {
     // What was half loaded is nobody's: its slots are free again, the residents keep theirs.
-    for (size_t i = first; i < leased_slots_.size(); ++i) {
-      slots.leased[leased_slots_[i]] = 0;
-      slots.free.push_back(leased_slots_[i]);
-    }
-    leased_slots_.resize(first);
-    end();
+    lock.lock();
+    for (const Load& load : loads_) abandon(load);
+    end_leases();
+    layer_ = -1;
     throw;
   }
-  for (int64_t i = 0; i < count; ++i) {
-    const SlotId slot = leased_slots_[first + i];
-    const ExpertId id{layer_, misses[i].expert};
-    slots.expert_of[slot] = id;
-    slots.policy->on_admit(slot, id, misses[i].rank);
-    table_[static_cast<size_t>(layer_) * experts_per_layer_ + id.expert] = slot;
-    leases_.push_back({id.expert, slots.slot(slot).data()});
-  }
-  next_ += count;
-  by_layer_[layer_].misses += count;
+  lock.lock();
+  for (const Load& load : loads_) publish(load);
+  loads_.clear();
   by_layer_[layer_].bytes_read += bytes;
-  total_.misses += count;
   total_.bytes_read += bytes;
+}
+
+void ExpertCache::lease_awaited(std::unique_lock<std::mutex>& lock, SizeClass& slots) {
+  for (const Pick& pick : awaited_) {
+    const SlotId& entry = table_[index({layer_, pick.expert})];
+    loaded_.wait(lock, [&] { return entry != kLoading; });
+    // Absent: the filler failed. Its slot is free, so there is one, and if the load fails here as
+    // well it is this step that hears of it.
+    const bool has_slot = lease_or_reserve(slots, pick);
+    HOTSET_CHECK(has_slot, "fillers run only where there is a slot for every expert");
+    load_reserved(lock);
+  }
+  awaited_.clear();
+}
+
+void ExpertCache::publish(const Load& load) {
+  SizeClass& slots = size_class(load.id.layer);
+  slots.expert_of[load.slot] = load.id;
+  slots.policy->on_admit(load.slot, load.id, load.rank);
+  table_[index(load.id)] = load.slot;
+  resident_bytes_ += slots.slot_bytes;
+}
+
+void ExpertCache::abandon(const Load& load) {
+  SizeClass& slots = size_class(load.id.layer);
+  slots.leased[load.slot] = 0;
+  slots.free.push_back(load.slot);
+  table_[index(load.id)] = kAbsent;
+  fill_next_ = std::min(fill_next_, index(load.id));
 }
 
 void ExpertCache::end() {
   HOTSET_CHECK(layer_ >= 0, "end outside an event");
+  const std::lock_guard lock(mutex_);
+  end_leases();
+  layer_ = -1;
+}
+
+void ExpertCache::end_leases() {
   SizeClass& slots = size_class(layer_);
   for (const SlotId slot : leased_slots_) slots.leased[slot] = 0;
   leased_slots_.clear();
   leases_.clear();
-  layer_ = -1;
+  loads_.clear();
+  awaited_.clear();
 }
 
-void ExpertCache::fill(const std::function<void(int64_t, int64_t)>& progress) {
-  HOTSET_CHECK(layer_ < 0, "fill inside an event");
-  int64_t done = 0;
-  const CacheStats before = total_;
-  std::vector<Pick> picks;
-  for (int32_t layer = 0; layer < source_.layer_count(); ++layer) {
-    SizeClass& slots = size_class(layer);
-    picks.clear();
-    for (int32_t e = 0; e < experts_per_layer_ && std::ssize(picks) < std::ssize(slots.free); ++e) {
-      if (!is_resident({layer, e})) picks.push_back({e, 0});
-    }
-    // Small batches keep the progress line moving and a stop prompt. What comes after is asked for
-    // early: two threads that read and pack in turn would leave the disk idle.
-    constexpr size_t kAhead = 48;
-    size_t expected = 0;
-    for (size_t i = 0; i < picks.size();) {
-      for (; expected < std::min(i + kAhead, picks.size()); ++expected) {
-        source_.expect({layer, picks[expected].expert});
-      }
-      const size_t count =
-          std::min<size_t>(picks.size() - i, 4 * static_cast<size_t>(pool_.size()));
-      begin(layer, std::span(picks).subspan(i, count));
-      next_wave(static_cast<int32_t>(count));
-      end();
-      i += count;
-      done += static_cast<int64_t>(count) * slots.slot_bytes;
-      progress(done, plan_.slot_bytes_total);
-    }
+std::optional<ExpertCache::Load> ExpertCache::reserve_next() {
+  while (fill_next_ < table_.size() && table_[fill_next_] != kAbsent) ++fill_next_;
+  if (fill_next_ == table_.size()) return std::nullopt;
+  const auto layer = static_cast<int32_t>(fill_next_ / experts_per_layer_);
+  SizeClass& slots = size_class(layer);
+  HOTSET_CHECK(!slots.free.empty(), "an absent expert has a slot where there is one for each");
+  const Load load{{layer, static_cast<int32_t>(fill_next_ % experts_per_layer_)},
+                  slots.free.back()};
+  slots.free.pop_back();
+  table_[fill_next_] = kLoading;
+  return load;
+}
+
+bool ExpertCache::fill_one() {
+  HOTSET_CHECK(plan_.all_resident(), "fillers run only where there is a slot for every expert");
+  // What comes after is asked for early: threads that read and pack in turn would leave the disk
+  // idle. Not much earlier: a step's miss waits in the disk's queue behind it.
+  constexpr size_t kAhead = 48;
+  std::optional<Load> load;
+  size_t expect_begin, expect_end;
+  {
+    const std::lock_guard lock(mutex_);
+    load = reserve_next();
+    if (!load) return false;
+    expect_begin = fill_expected_;
+    expect_end = std::min(fill_next_ + kAhead, table_.size());
+    fill_expected_ = std::max(expect_begin, expect_end);
   }
-  // Filling is not use: the counts are those of steps.
-  const int64_t read = total_.bytes_read;
-  total_ = before;
-  total_.bytes_read = read;
-  for (CacheStats& s : by_layer_) s = {};
+  for (size_t i = expect_begin; i < expect_end; ++i) {
+    source_.expect({static_cast<int32_t>(i / experts_per_layer_),
+                    static_cast<int32_t>(i % experts_per_layer_)});
+  }
+  const auto finish = [&](const auto& with) {
+    {
+      const std::lock_guard lock(mutex_);
+      with();
+    }
+    loaded_.notify_all();
+  };
+  int64_t bytes = 0;
+  try {
+    bytes = source_.load(load->id, size_class(load->id.layer).slot(load->slot));
+  } catch (...) {
+    finish([&] { abandon(*load); });
+    throw;
+  }
+  finish([&] {
+    publish(*load);
+    by_layer_[load->id.layer].bytes_read += bytes;
+    total_.bytes_read += bytes;
+  });
+  return true;
 }
 
 void ExpertCache::verify() const {
-  int64_t occupied = 0;
+  const std::lock_guard lock(mutex_);
+  int64_t occupied = 0, loading = 0, bytes = 0;
   for (size_t i = 0; i < table_.size(); ++i) {
     const SlotId slot = table_[i];
-    if (slot == kAbsent) continue;
+    HOTSET_CHECK(slot != kAbsent || i >= fill_next_, "the fillers have passed by an absent expert");
+    if (slot == kLoading) ++loading;
+    if (slot < 0) continue;
     const ExpertId id{static_cast<int32_t>(i / experts_per_layer_),
                       static_cast<int32_t>(i % experts_per_layer_)};
     HOTSET_CHECK(size_class(id.layer).expert_of[slot] == id,
                  "table and slot name different experts");
+    bytes += size_class(id.layer).slot_bytes;
     ++occupied;
   }
+  HOTSET_CHECK(bytes == resident_bytes_, "resident bytes do not add up");
   int64_t free = 0, slots = 0, leased = 0;
   for (const auto& c : classes_) {
     free += std::ssize(c->free);
@@ -254,14 +344,18 @@ void ExpertCache::verify() const {
     leased += std::count(c->leased.begin(), c->leased.end(), 1);
     for (const SlotId slot : c->free) HOTSET_CHECK(!c->leased[slot], "a free slot is leased");
   }
-  HOTSET_CHECK(occupied + free == slots, "a slot is neither free nor occupied");
+  HOTSET_CHECK(occupied + loading + free == slots,
+               "a slot is neither free nor occupied nor being loaded");
   HOTSET_CHECK(leased == std::ssize(leased_slots_), "a lease outlived its event");
   CacheStats sum;
   for (const CacheStats& s : by_layer_) {
     sum.hits += s.hits;
     sum.misses += s.misses;
+    sum.bytes_read += s.bytes_read;
   }
-  HOTSET_CHECK(sum.hits == total_.hits && sum.misses == total_.misses, "counts do not add up");
+  HOTSET_CHECK(
+      sum.hits == total_.hits && sum.misses == total_.misses && sum.bytes_read == total_.bytes_read,
+      "counts do not add up");
 }
 
 }  // namespace hotset

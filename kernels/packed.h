@@ -35,6 +35,10 @@
 
 namespace hotset {
 
+// Which bytes a weight becomes. Raise it when a packed layout, an expert's blob or the order of the
+// dense image changes: packed files that were written before (sidecars) are then made anew.
+inline constexpr uint32_t kPackedVersion = 1;
+
 enum class Layout : uint8_t { kP4, kP6, kP8, kPF };
 
 enum class ScaleKind : uint8_t {

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 
+#include "cache/background_fill.h"
 #include "kernels/check.h"
 #include "runtime/host/host_device.h"
 #include "runtime/model/expert_file_source.h"
+#include "runtime/model/expert_sidecar_source.h"
 #include "runtime/model/forward.h"
 
 namespace hotset {
@@ -39,7 +41,9 @@ struct Engine::State {
   ThreadPool pool;
   const KernelTable& kernels;
   const Weights weights;
-  ExpertFileSource source;
+  const std::unique_ptr<Sidecar> sidecar;
+  ExpertFileSource file_source;
+  const std::unique_ptr<ExpertSource> sidecar_source;
   ExpertCache cache;
   const int64_t rows_max;
   HostDevice device;
@@ -47,19 +51,24 @@ struct Engine::State {
   MemoryPlan plan;
   std::vector<int32_t> tokens, logit_rows;
   std::vector<RowRun> runs;
-  std::vector<BatchRow> fed;  // feed's rows
+  std::vector<BatchRow> fed;           // feed's rows
+  std::optional<BackgroundFill> fill;  // last: ends before what it uses
 
   // `w` may be without contents (Engine::plan): memory is reserved here and committed when it is
   // written.
-  State(ModelDescription d, const EngineOptions& o, Weights w)
+  State(ModelDescription d, const EngineOptions& o, Weights w, std::unique_ptr<Sidecar> packed)
       : description(std::move(d)),
         context(context_of(description.config, o.context)),
         pool(o.threads),
         kernels(kernel_table_named(o.isa.c_str())),
         weights(std::move(w)),
-        source(description, pool.size()),
-        cache(source,
-              plan_slots(source, o.expert_bytes,
+        sidecar(std::move(packed)),
+        // Steps and fillers load at once. Beside a sidecar it only stands in for what is damaged.
+        file_source(description, sidecar ? 0 : 2 * pool.size()),
+        sidecar_source(sidecar ? std::make_unique<ExpertSidecarSource>(*sidecar, file_source)
+                               : nullptr),
+        cache(sidecar ? *sidecar_source : file_source,
+              plan_slots(file_source, o.expert_bytes,
                          static_cast<int32_t>(description.config.num_experts_per_tok)),
               pool, [](int32_t slots) { return std::make_unique<LruPolicy>(slots); }),
         // A resident model takes a prompt in chunks; else the whole prompt goes through layer by
@@ -67,11 +76,10 @@ struct Engine::State {
         rows_max(cache.plan().all_resident() ? std::min<int64_t>(o.chunk, context) : context),
         device(description.config, weights,
                {o.sessions, context, o.kv_type == KvType::kF16, rows_max}, kernels, pool, cache,
-               source.shapes()),
+               file_source.shapes()),
         forward(device, description.config, weights, rows_max, std::min(rows_max, kLogitRowsMax)) {
-    const DenseBytes dense = dense_bytes(description);
-    plan.dense = dense.packed;
-    plan.embedding = dense.embedding;
+    plan.dense = weights.image_bytes;
+    plan.embedding = description.embedding.bytes();
     plan.experts = cache.plan();
     plan.kv = device.sequences().kv_bytes();
     plan.recurrent = device.sequences().recurrent_bytes();
@@ -120,25 +128,25 @@ void Engine::State::plan_runs(std::span<const BatchRow> rows) {
   }
 }
 
-Engine::Engine(ModelDescription description, const EngineOptions& options,
-               const Progress& progress) {
-  Weights weights = load_weights(
-      description, [&](int64_t done, int64_t all) { progress(done, all, "dense weights"); });
-  state_ = std::make_unique<State>(std::move(description), options, std::move(weights));
-  if (state_->cache.plan().all_resident()) {
-    state_->cache.fill([&](int64_t done, int64_t all) { progress(done, all, "experts"); });
-  }
+Engine::Engine(ModelDescription description, const EngineOptions& options, const Progress& progress,
+               std::unique_ptr<Sidecar> sidecar) {
+  Weights weights = load_weights(description, sidecar.get(), [&](int64_t done, int64_t all) {
+    progress(done, all, "dense weights");
+  });
+  state_ = std::make_unique<State>(std::move(description), options, std::move(weights),
+                                   std::move(sidecar));
+  if (state_->cache.plan().all_resident()) state_->fill.emplace(state_->cache, threads());
 }
 
 Engine::~Engine() = default;
 
 MemoryPlan Engine::plan(const ModelDescription& description, const EngineOptions& options) {
-  Weights layers_only;
-  layers_only.layers.resize(description.layers.size());
-  for (size_t i = 0; i < description.layers.size(); ++i) {
-    layers_only.layers[i].is_delta_net = description.layers[i].is_delta_net;
-  }
-  return State(description, options, std::move(layers_only)).plan;
+  return State(description, options, plan_weights(description), nullptr).plan;
+}
+
+void Engine::wait_until_resident(const Progress& progress) {
+  if (!state_->fill) return;
+  state_->fill->wait([&](int64_t done, int64_t all) { progress(done, all, "experts"); });
 }
 
 const ModelDescription& Engine::description() const {
@@ -159,7 +167,7 @@ int64_t Engine::context() const {
 int64_t Engine::rows_per_step() const {
   return state_->rows_max;
 }
-const CacheStats& Engine::cache_stats() const {
+CacheStats Engine::cache_stats() const {
   return state_->cache.stats();
 }
 const ExpertCache& Engine::cache() const {
@@ -182,7 +190,7 @@ std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver
 
 int64_t Engine::bytes_per_token() const {
   int64_t bytes = state_->weights.packed_bytes;
-  for (const ExpertShape& shape : state_->source.shapes()) {
+  for (const ExpertShape& shape : state_->file_source.shapes()) {
     bytes += shape.bytes * config().num_experts_per_tok;
   }
   return bytes;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cache/expert_cache.h"
+#include "runtime/model/sidecar.h"
 #include "runtime/session.h"
 #include "runtime/weights/model_description.h"
 
@@ -64,8 +65,17 @@ class Engine {
   // `progress(bytes done, bytes in all, what)` is called while weights are read; it may throw to
   // stop.
   using Progress = std::function<void(int64_t, int64_t, const char*)>;
-  Engine(ModelDescription description, const EngineOptions& options, const Progress& progress);
+  // Returns when the first step can run. Where there is room for every expert, threads then load
+  // them one after another behind the steps. Weights come from `sidecar` if there is one; it is of
+  // this model, and what is damaged in it is taken from the model's file.
+  Engine(ModelDescription description, const EngineOptions& options, const Progress& progress,
+         std::unique_ptr<Sidecar> sidecar = nullptr);
   ~Engine();
+
+  // Returns when everything is resident for which there is room, which nobody but a measurement
+  // needs. What `progress` throws ends the waiting, not the loading. Throws the Error of an expert
+  // that cannot be loaded.
+  void wait_until_resident(const Progress& progress);
 
   // What construction would take, without reading weights.
   static MemoryPlan plan(const ModelDescription& description, const EngineOptions& options);
@@ -86,7 +96,7 @@ class Engine {
   // a snapshot or reset.
   std::span<const float> step(std::span<const BatchRow> rows, StepObserver* observer = nullptr);
 
-  const CacheStats& cache_stats() const;
+  CacheStats cache_stats() const;
   const ExpertCache& cache() const;
   // Bytes of weights that one decoded token reads: dense matrices and k experts a layer.
   int64_t bytes_per_token() const;

@@ -106,6 +106,7 @@ void run_eval(const EvalOptions& options) {
   Engine& engine = *model.engine;
   check_tokens(tokens, engine, options.greedy);
 
+  model.wait_until_resident();
   EvalRecorder recorder(engine.config(), tokens, options.files);
   Session session = engine.open_session();
   const auto start = std::chrono::steady_clock::now();

@@ -13,6 +13,7 @@
 #include "tools/config.h"
 #include "tools/model_options.h"
 #include "tools/progress.h"
+#include "tools/sidecars.h"
 #include "tools/size.h"
 
 namespace hotset {
@@ -62,7 +63,7 @@ ordered_json describe(const ModelDescription& model, const std::vector<TensorInf
   return {{"path", model.path},
           {"name", c.name},
           {"architecture", c.architecture == Architecture::kQwen3Next ? "qwen3_next" : "qwen3_moe"},
-          {"file_bytes", model.file_bytes},
+          {"file_bytes", model.file_bytes()},
           {"tensors", tensors.size()},
           {"parameters", parameters},
           {"types", types},
@@ -125,11 +126,21 @@ ordered_json plan_json(const MemoryPlan& plan) {
           {"total", plan.total()}};
 }
 
+void inspect_sidecar(const ModelDescription& model, ordered_json& out, bool is_json) {
+  const SidecarSearch search = find_sidecar(model, sidecar_places(model));
+  out["sidecar"] = search.found ? ordered_json(search.found->path()) : ordered_json(nullptr);
+  out["sidecars_refused"] = search.refused;
+  if (is_json) return;
+  fmt::print("sidecar      {}\n", search.found ? search.found->path() : "none");
+  for (const std::string& refusal : search.refused) fmt::print("unusable     {}\n", refusal);
+}
+
 void run_inspect(const InspectOptions& options) {
   const ModelDescription model = open_model(options.model);
   const std::vector<TensorInfo> tensors = tensors_of(options.model);
   ordered_json out = describe(model, tensors);
   if (!options.json) print_description(out);
+  inspect_sidecar(model, out, options.json);
 
   if (options.tensors) {
     out["tensor_list"] = ordered_json::array();

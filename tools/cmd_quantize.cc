@@ -92,13 +92,13 @@ void run_quantize(const QuantizeOptions& options) {
   if (options.json) {
     const nlohmann::ordered_json out = {{"output", options.output},
                                         {"type", options.type},
-                                        {"source_bytes", model.file_bytes},
+                                        {"source_bytes", model.file_bytes()},
                                         {"file_bytes", writer.file_bytes()}};
     fmt::print("{}\n", out.dump());
   } else {
     fmt::print(stderr, "{}: {} from {}\n", options.output,
                human_bytes(static_cast<int64_t>(writer.file_bytes())),
-               human_bytes(static_cast<int64_t>(model.file_bytes)));
+               human_bytes(static_cast<int64_t>(model.file_bytes())));
   }
 }
 

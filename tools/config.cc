@@ -187,6 +187,7 @@ void check_config(const Config& config) {
   };
   one_of("cpu.isa", config.cpu.isa, {"auto", "portable", "avx2", "avx512", "avx512vnni"});
   one_of("kv.type", config.kv.type, {"f16", "f32"});
+  one_of("pack.sidecar", config.pack.sidecar, {"auto", "off"});
   in_range("cpu.threads", &config.cpu.threads, 0, 1024);
   in_range("ctx", &config.ctx, int64_t{0}, int64_t{INT32_MAX});
   in_range("prompt.chunk", &config.prompt.chunk, 1, 1 << 16);

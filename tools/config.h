@@ -47,6 +47,15 @@ struct PromptConfig {
   }
 };
 
+struct PackConfig {
+  std::string sidecar = "auto";
+
+  template <class Self, class Field>
+  static void visit(Self& self, Field&& field) {
+    field("sidecar", self.sidecar);
+  }
+};
+
 // Unset: the model's generation_config.json; greedy where it has none.
 struct SamplerConfig {
   std::optional<double> temperature, top_p, min_p, repeat_penalty;
@@ -80,6 +89,7 @@ struct Config {
   int64_t ctx = 0;
   KvConfig kv;
   PromptConfig prompt;
+  PackConfig pack;
   SamplerConfig sampler;
   ChatConfig chat;
 
@@ -90,6 +100,7 @@ struct Config {
     field("ctx", self.ctx);
     field("kv", self.kv);
     field("prompt", self.prompt);
+    field("pack", self.pack);
     field("sampler", self.sampler);
     field("chat", self.chat);
   }

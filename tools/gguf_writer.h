@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "kernels/formats/tensor_type.h"
-#include "tools/output_file.h"
+#include "runtime/weights/output_file.h"
 
 namespace hotset {
 

@@ -2,16 +2,24 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <fstream>
 #include <iostream>
 #include <sstream>
 
 #include "tools/cpu_topology.h"
 #include "tools/progress.h"
+#include "tools/sidecars.h"
 #include "tools/size.h"
 
 namespace hotset {
+namespace {
+
+double ms_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
+}  // namespace
 
 void ModelOptions::add_to(CLI::App& command) {
   command.add_option("-m,--model", model, "a .gguf file, or a Hugging Face folder")->required();
@@ -60,19 +68,30 @@ EngineOptions engine_options(const Config& config, const ModelDescription& descr
 
 LoadedModel load_model(const std::string& path, const Config& config,
                        const std::function<void(const ModelDescription&)>& check) {
-  const auto start = std::chrono::steady_clock::now();
+  LoadedModel loaded;
+  loaded.start = std::chrono::steady_clock::now();
   ModelDescription description = open_model(path);
   if (check) check(description);
-  LoadedModel loaded;
   if (description.vocabulary) loaded.tokenizer.emplace(*description.vocabulary);
   const EngineOptions options = engine_options(config, description);
+  std::unique_ptr<Sidecar> sidecar;
+  if (config.pack.sidecar == "auto") {
+    sidecar = find_or_write_sidecar(description, sidecar_places(description), SidecarLimits{});
+  }
   ProgressBar bar;
   loaded.engine = std::make_unique<Engine>(
       std::move(description), options,
-      [&](int64_t done, int64_t all, const char* what) { bar.update(done, all, what); });
-  loaded.load_ms =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+      [&](int64_t done, int64_t all, const char* what) { bar.update(done, all, what); },
+      std::move(sidecar));
+  loaded.load_ms = ms_since(loaded.start);
   return loaded;
+}
+
+double LoadedModel::wait_until_resident() const {
+  ProgressBar bar;
+  engine->wait_until_resident(
+      [&](int64_t done, int64_t all, const char* what) { bar.update(done, all, what); });
+  return ms_since(start);
 }
 
 std::string describe_plan(const MemoryPlan& plan) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -37,11 +38,15 @@ EngineOptions engine_options(const Config& config, const ModelDescription& descr
 
 struct LoadedModel {
   std::unique_ptr<Engine> engine;
-  std::optional<Tokenizer> tokenizer;  // nothing: the file has no vocabulary
-  double load_ms = 0;                  // from opening the file until the first step can run
+  std::optional<Tokenizer> tokenizer;           // nothing: the file has no vocabulary
+  std::chrono::steady_clock::time_point start;  // when the file was opened
+  double load_ms = 0;                           // from then until the first step can run
+
+  // For those who measure. Shows progress; Interrupted on Ctrl-C. Returns the ms since `start`.
+  double wait_until_resident() const;
 };
-// Shows progress on a terminal; Interrupted on Ctrl-C. `check` sees what the model is before its
-// weights are read, and may throw.
+// Uses or writes a sidecar as pack.sidecar says (tools/sidecars.h). Shows progress on a terminal;
+// Interrupted on Ctrl-C. `check` sees what the model is before its weights are read, and may throw.
 LoadedModel load_model(const std::string& path, const Config& config,
                        const std::function<void(const ModelDescription&)>& check = {});
 

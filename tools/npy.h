@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "tools/output_file.h"
+#include "runtime/weights/output_file.h"
 
 namespace hotset {
 

@@ -33,10 +33,15 @@ ExpertShape layer_shape(const LayerTensors& layer) {
 
 }  // namespace
 
+std::vector<ExpertShape> expert_shapes(const ModelDescription& description) {
+  std::vector<ExpertShape> shapes;
+  for (const LayerTensors& layer : description.layers) shapes.push_back(layer_shape(layer));
+  return shapes;
+}
+
 ExpertFileSource::ExpertFileSource(const ModelDescription& description, int loads)
-    : description_(description) {
+    : description_(description), shapes_(expert_shapes(description)) {
   for (const LayerTensors& layer : description.layers) {
-    shapes_.push_back(layer_shape(layer));
     for (const ExpertSourceTensors& e : layer.experts) {
       staging_bytes_ = std::max({staging_bytes_, e.gate.bytes(), e.up.bytes(), e.down.bytes()});
     }

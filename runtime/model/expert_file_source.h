@@ -12,6 +12,9 @@
 
 namespace hotset {
 
+// Packed shapes of the experts of each layer. Throws Error where a layer's differ.
+std::vector<ExpertShape> expert_shapes(const ModelDescription& description);
+
 class ExpertFileSource : public ExpertSource {
  public:
   // `loads`: how many load() calls may be under way at once without allocating.

@@ -5,10 +5,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 
 #include "kernels/check.h"
-#include "runtime/model/weights.h"
+#include "runtime/model/dense_layout.h"
+#include "runtime/model/sidecar.h"
 
 namespace hotset {
 
@@ -37,111 +37,6 @@ bool exact_in_bf16(const MatrixSource& m) {
   return true;
 }
 
-// One matrix or vector to be placed in Weights::memory.
-struct Placement {
-  const MatrixSource* matrix = nullptr;
-  PackedShape shape;
-  PackedMatrix* to = nullptr;
-  std::vector<float> vector;  // or this
-  const float** vector_to = nullptr;
-  int64_t at = 0;
-};
-
-class Layouter {
- public:
-  explicit Layouter(bool read_files) : read_files_(read_files) {}
-
-  void matrix(const MatrixSource& source, PackedMatrix* to, bool as_float = false) {
-    Placement p;
-    p.matrix = &source;
-    PackedFormat format = packed_format(source.type, read_files_ && exact_in_bf16(source));
-    if (as_float && !format.is_float()) format = packed_format(TensorType::kF32);
-    p.shape = packed_shape(format, source.n, source.k);
-    p.to = to;
-    p.at = reserve(p.shape.bytes);
-    source_bytes_ += source.bytes();
-    placements_.push_back(std::move(p));
-  }
-  void vector(std::vector<float> values, const float** to) {
-    Placement p;
-    p.at = reserve(static_cast<int64_t>(values.size()) * 4);
-    p.vector = std::move(values);
-    p.vector_to = to;
-    placements_.push_back(std::move(p));
-  }
-  void model(const ModelDescription& d, Weights& w);
-
-  const std::vector<Placement>& placements() const { return placements_; }
-  int64_t bytes() const { return bytes_; }
-  int64_t source_bytes() const { return source_bytes_; }
-
- private:
-  int64_t reserve(int64_t bytes) {
-    const int64_t at = bytes_;
-    bytes_ = (bytes_ + bytes + 63) / 64 * 64;
-    return at;
-  }
-  void moe(const LayerTensors& tensors, MoeWeights& w);
-
-  bool read_files_;
-  std::vector<Placement> placements_;
-  int64_t bytes_ = 0, source_bytes_ = 0;
-};
-
-// [channels][width] as files have it -> [width][channels] as the kernel reads it.
-std::vector<float> transposed(const std::vector<float>& m, int64_t columns) {
-  const int64_t rows = std::ssize(m) / columns;
-  std::vector<float> t(m.size());
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) t[c * rows + r] = m[r * columns + c];
-  }
-  return t;
-}
-
-void Layouter::moe(const LayerTensors& t, MoeWeights& w) {
-  vector(t.moe_norm, &w.norm);
-  matrix(t.router, &w.router, true);
-  if (!t.shared_expert) return;
-  w.has_shared_expert = true;
-  matrix(t.shared_expert_gate, &w.shared_gate, true);
-  matrix(t.shared_expert->gate, &w.shared.gate);
-  matrix(t.shared_expert->up, &w.shared.up);
-  matrix(t.shared_expert->down, &w.shared.down);
-}
-
-void Layouter::model(const ModelDescription& d, Weights& w) {
-  w.layers.resize(d.layers.size());
-  int64_t attention_layers = 0, delta_layers = 0;
-  for (size_t i = 0; i < d.layers.size(); ++i) {
-    const LayerTensors& t = d.layers[i];
-    LayerWeights& layer = w.layers[i];
-    vector(t.mixer_norm, &layer.mixer_norm);
-    layer.is_delta_net = t.is_delta_net;
-    if (t.is_delta_net) {
-      layer.delta_net.index = delta_layers++;
-      matrix(t.delta_net.qkv, &layer.delta_net.qkv);
-      matrix(t.delta_net.z, &layer.delta_net.z);
-      matrix(t.delta_net.ba, &layer.delta_net.ba, true);
-      matrix(t.delta_net.out, &layer.delta_net.out);
-      vector(transposed(t.delta_net.conv, d.config.linear_conv_kernel_dim), &layer.delta_net.conv);
-      vector(t.delta_net.dt_bias, &layer.delta_net.dt_bias);
-      vector(t.delta_net.a, &layer.delta_net.a);
-      vector(t.delta_net.norm, &layer.delta_net.norm);
-    } else {
-      layer.attention.index = attention_layers++;
-      matrix(t.attention.q, &layer.attention.q);
-      matrix(t.attention.k, &layer.attention.k);
-      matrix(t.attention.v, &layer.attention.v);
-      matrix(t.attention.o, &layer.attention.o);
-      vector(t.attention.q_norm, &layer.attention.q_norm);
-      vector(t.attention.k_norm, &layer.attention.k_norm);
-    }
-    moe(t, layer.moe);
-  }
-  vector(d.final_norm, &w.final_norm);
-  matrix(d.output, &w.output);
-}
-
 // Packs rows [first, first + rows) of a matrix; `staging` takes them in source form.
 void pack_window(const MatrixSource& m, const PackedShape& shape, int64_t first, int64_t rows,
                  std::byte* staging, std::byte* packed) {
@@ -156,6 +51,73 @@ void pack_window(const MatrixSource& m, const PackedShape& shape, int64_t first,
   }
 }
 
+// A piece of the dense part: rows of a matrix to pack, or of the embedding to read as they are.
+struct Window {
+  const MatrixSource* matrix;
+  const DensePlacement* placement;  // nullptr: the embedding
+  int64_t first, rows;
+  int64_t bytes() const { return rows * row_bytes(matrix->type, matrix->k); }
+};
+
+void add_windows(const MatrixSource& m, const DensePlacement* placement,
+                 std::vector<Window>& windows) {
+  const int64_t rows = window_rows(m);
+  for (int64_t first = 0; first < m.n; first += rows) {
+    windows.push_back({&m, placement, first, std::min(rows, m.n - first)});
+  }
+}
+
+void read_window(const Window& window, Weights& w) {
+  const MatrixSource& m = *window.matrix;
+  const auto bytes = static_cast<size_t>(window.bytes());
+  if (window.placement == nullptr) {
+    read_rows(m, window.first, window.rows,
+              {w.embedding.data() + window.first * row_bytes(m.type, m.k), bytes});
+    return;
+  }
+  std::vector<std::byte> staging(bytes);
+  pack_window(m, window.placement->shape, window.first, window.rows, staging.data(),
+              w.memory.data() + window.placement->at);
+}
+
+void read_windows(const std::vector<Window>& windows, Weights& w, const LoadProgress& progress) {
+  int64_t total = 0;
+  for (const Window& window : windows) total += window.bytes();
+  std::atomic<int64_t> done = 0;
+  // In slices, so that progress is reported from the calling thread.
+  constexpr size_t kSlice = 16;
+  const auto expect = [&](size_t begin) {
+    for (size_t i = begin; i < std::min(begin + kSlice, windows.size()); ++i) {
+      expect_rows(*windows[i].matrix, windows[i].first, windows[i].rows);
+    }
+  };
+  expect(0);
+  for (size_t begin = 0; begin < windows.size(); begin += kSlice) {
+    expect(begin + kSlice);  // the disk reads the next slice while this one is packed
+    tbb::parallel_for(begin, std::min(begin + kSlice, windows.size()), [&](size_t i) {
+      read_window(windows[i], w);
+      done += windows[i].bytes();
+    });
+    progress(done, total);
+  }
+}
+
+// False if the sidecar is damaged, which it remembers.
+bool read_image(Sidecar& sidecar, Weights& w, const LoadProgress& progress) {
+  const std::span image(w.memory.data(), static_cast<size_t>(w.image_bytes));
+  std::atomic<bool> is_whole = true;
+  constexpr int64_t kSlice = 64;
+  for (int64_t begin = 0; begin < sidecar.dense_blocks() && is_whole; begin += kSlice) {
+    const int64_t end = std::min(begin + kSlice, sidecar.dense_blocks());
+    sidecar.expect_dense_blocks(end, std::min(end + kSlice, sidecar.dense_blocks()));
+    tbb::parallel_for(begin, end, [&](int64_t block) {
+      if (!sidecar.read_dense_block(block, image)) is_whole = false;
+    });
+    progress(end * kSidecarBlock, sidecar.dense_blocks() * kSidecarBlock);
+  }
+  return is_whole;
+}
+
 }  // namespace
 
 void pack_matrix(const MatrixSource& source, const PackedShape& shape, std::byte* staging,
@@ -163,66 +125,33 @@ void pack_matrix(const MatrixSource& source, const PackedShape& shape, std::byte
   pack_window(source, shape, 0, source.n, staging, packed);
 }
 
-DenseBytes dense_bytes(const ModelDescription& description) {
-  Weights unused;
-  Layouter layout(false);
-  layout.model(description, unused);
-  return {layout.bytes(), description.embedding.bytes()};
+Weights load_image(const ModelDescription& d, Sidecar* sidecar, const LoadProgress& progress) {
+  Weights w;
+  const DenseLayout layout(
+      d,
+      [&](const MatrixSource& m, size_t index) {
+        return sidecar != nullptr ? sidecar->exact_in_bf16(index) : exact_in_bf16(m);
+      },
+      w);
+  w.memory = Memory(w.image_bytes, "dense weights");
+  if (sidecar == nullptr || !read_image(*sidecar, w, progress)) {
+    if (sidecar != nullptr) w.memory = Memory(w.image_bytes, "dense weights");  // zero again
+    std::vector<Window> windows;
+    for (const DensePlacement& p : layout.placements()) {
+      if (p.matrix != nullptr) add_windows(*p.matrix, &p, windows);
+    }
+    read_windows(windows, w, progress);
+  }
+  layout.place(w);
+  return w;
 }
 
-Weights load_weights(const ModelDescription& d, const LoadProgress& progress) {
-  Weights w;
-  Layouter layout(true);
-  layout.model(d, w);
-  w.memory = Memory(layout.bytes(), "dense weights");
-  w.embedding.resize(static_cast<size_t>(d.embedding.bytes()));
-  w.embedding_type = d.embedding.type;
-
-  struct Window {
-    const Placement* placement;
-    int64_t first, rows;
-  };
+Weights load_weights(const ModelDescription& d, Sidecar* sidecar, const LoadProgress& progress) {
+  Weights w = load_image(d, sidecar, progress);
+  w.embedding = Memory(d.embedding.bytes(), "the embedding");
   std::vector<Window> windows;
-  for (const Placement& p : layout.placements()) {
-    std::byte* at = w.memory.data() + p.at;
-    if (p.vector_to) {
-      std::memcpy(at, p.vector.data(), p.vector.size() * sizeof(float));
-      *p.vector_to = reinterpret_cast<const float*>(at);
-      continue;
-    }
-    *p.to = {p.shape, at};
-    w.packed_bytes += p.shape.bytes;
-    const int64_t rows = window_rows(*p.matrix);
-    for (int64_t first = 0; first < p.matrix->n; first += rows) {
-      windows.push_back({&p, first, std::min(rows, p.matrix->n - first)});
-    }
-  }
-
-  const int64_t total = layout.source_bytes() + d.embedding.bytes();
-  read_rows(d.embedding, 0, d.embedding.n, w.embedding);
-  std::atomic<int64_t> done = d.embedding.bytes();
-  progress(done, total);
-  // In slices, so that progress is reported from the calling thread.
-  constexpr size_t kSlice = 16;
-  const auto expect = [&](size_t begin) {
-    for (size_t i = begin; i < std::min(begin + kSlice, windows.size()); ++i) {
-      expect_rows(*windows[i].placement->matrix, windows[i].first, windows[i].rows);
-    }
-  };
-  expect(0);
-  for (size_t begin = 0; begin < windows.size(); begin += kSlice) {
-    expect(begin + kSlice);  // the disk reads the next slice while this one is packed
-    tbb::parallel_for(begin, std::min(begin + kSlice, windows.size()), [&](size_t i) {
-      const Window& window = windows[i];
-      const MatrixSource& m = *window.placement->matrix;
-      const int64_t bytes = window.rows * row_bytes(m.type, m.k);
-      std::vector<std::byte> staging(static_cast<size_t>(bytes));
-      pack_window(m, window.placement->shape, window.first, window.rows, staging.data(),
-                  w.memory.data() + window.placement->at);
-      done += bytes;
-    });
-    progress(done, total);
-  }
+  add_windows(d.embedding, nullptr, windows);
+  read_windows(windows, w, progress);
   return w;
 }
 

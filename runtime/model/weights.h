@@ -13,6 +13,8 @@
 
 namespace hotset {
 
+class Sidecar;
+
 struct AttentionWeights {
   int64_t index = 0;        // among the attention layers: selects the KV planes
   PackedMatrix q, k, v, o;  // q: [heads * (2 if gated) * dim, H]
@@ -43,26 +45,31 @@ struct LayerWeights {
 };
 
 struct Weights {
-  Memory memory;
-  std::vector<std::byte> embedding;  // [vocab] rows in source form
+  Memory memory;  // the dense image: matrices and vectors as DenseLayout places them
+  int64_t image_bytes = 0;
+  Memory embedding;  // [vocab] rows in source form
   TensorType embedding_type = TensorType::kF32;
   std::vector<LayerWeights> layers;
   const float* final_norm = nullptr;
   PackedMatrix output;
-  int64_t packed_bytes = 0;  // matrices that one token reads
+  int64_t packed_bytes = 0;            // matrices that one token reads
+  std::vector<uint8_t> exact_in_bf16;  // by matrix of the layout: see DenseLayout
 };
 
 // Called with (bytes of source done, bytes in all); may throw to stop.
 using LoadProgress = std::function<void(int64_t, int64_t)>;
 
-// Bytes that load_weights will take for matrices and vectors, and for the embedding.
-struct DenseBytes {
-  int64_t packed = 0, embedding = 0;
-};
-DenseBytes dense_bytes(const ModelDescription& description);
+// Weights without their bytes: how large they will be and which kinds of layer there are.
+Weights plan_weights(const ModelDescription& description);
 
-// Reads and packs in parallel (oneTBB). Throws Error naming file and tensor.
-Weights load_weights(const ModelDescription& description, const LoadProgress& progress);
+// Reads and packs in parallel (oneTBB). Throws Error naming file and tensor. The dense image comes
+// from the sidecar where there is one and it is whole; the vectors and the embedding are the model
+// file's, which has them as memory does.
+Weights load_weights(const ModelDescription& description, Sidecar* sidecar,
+                     const LoadProgress& progress);
+// All of it but the embedding.
+Weights load_image(const ModelDescription& description, Sidecar* sidecar,
+                   const LoadProgress& progress);
 
 // Packs all rows of a matrix to `packed`; the tensor's name is added to an Error.
 void pack_matrix(const MatrixSource& source, const PackedShape& shape, std::byte* staging,

@@ -259,7 +259,7 @@ ModelDescription describe_gguf(const std::string& path) {
   ModelDescription model;
   model.path = path;
   model.owner = file;
-  model.file_bytes = file->file_bytes();
+  model.files = file->files();
   model.config = read_config(*file);
 
   const GgufSource source(*file, model.config.architecture);

@@ -88,7 +88,7 @@ ModelDescription describe_hf(const std::string& path) {
   ModelDescription model;
   model.path = path;
   model.owner = folder;
-  model.file_bytes = folder->file_bytes();
+  model.files = folder->files();
   model.config = hf.config;
   describe_tensors(model, SafetensorsSource(*folder, hf.config.architecture), hf.is_delta_net);
   model.vocabulary = read_vocabulary(path, hf);

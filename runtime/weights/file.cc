@@ -28,6 +28,7 @@ File::File(std::string path) : path_(std::move(path)) {
     throw Error(path_ + ": is not a regular file");
   }
   size_ = static_cast<uint64_t>(status.st_size);
+  modified_ns_ = status.st_mtim.tv_sec * int64_t{1'000'000'000} + status.st_mtim.tv_nsec;
 }
 
 File::~File() {
@@ -35,7 +36,10 @@ File::~File() {
 }
 
 File::File(File&& other) noexcept
-    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)), size_(other.size_) {}
+    : path_(std::move(other.path_)),
+      fd_(std::exchange(other.fd_, -1)),
+      size_(other.size_),
+      modified_ns_(other.modified_ns_) {}
 
 void File::read(uint64_t offset, std::span<std::byte> out) const {
   if (offset > size_ || out.size() > size_ - offset) {

@@ -18,6 +18,7 @@ class File {
 
   const std::string& path() const { return path_; }
   uint64_t size() const { return size_; }
+  int64_t modified_ns() const { return modified_ns_; }  // since 1970, when it was opened
   // Reads exactly out.size() bytes at `offset`, or throws Error naming path, offset and what was
   // found.
   void read(uint64_t offset, std::span<std::byte> out) const;
@@ -28,6 +29,7 @@ class File {
   std::string path_;
   int fd_ = -1;
   uint64_t size_ = 0;
+  int64_t modified_ns_ = 0;
 };
 
 }  // namespace hotset

@@ -124,10 +124,10 @@ void GgufFile::open_split(const std::string& prefix, int64_t count) {
   keys_ = std::move(keys.front());  // the first part carries all metadata
 }
 
-uint64_t GgufFile::file_bytes() const {
-  uint64_t sum = 0;
-  for (const auto& file : files_) sum += file->size();
-  return sum;
+std::vector<const File*> GgufFile::files() const {
+  std::vector<const File*> files;
+  for (const auto& file : files_) files.push_back(file.get());
+  return files;
 }
 
 const TensorInfo* GgufFile::find(const std::string& name) const {

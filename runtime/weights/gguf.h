@@ -58,7 +58,7 @@ class GgufFile {
 
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
   const TensorInfo* find(const std::string& name) const;
-  uint64_t file_bytes() const;  // all parts
+  std::vector<const File*> files() const;  // all parts
 
  private:
   // Opens one file, appends its tensors and returns its keys.

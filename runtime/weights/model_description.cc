@@ -8,6 +8,12 @@
 
 namespace hotset {
 
+uint64_t ModelDescription::file_bytes() const {
+  uint64_t sum = 0;
+  for (const File* file : files) sum += file->size();
+  return sum;
+}
+
 ModelDescription open_model(const std::string& path) {
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {

@@ -112,9 +112,10 @@ struct ModelDescription {
   std::string chat_template;             // Jinja text, or ""
   std::vector<int32_t> stop_ids;         // ids that end generation, by file and generation_config
   GenerationDefaults generation;
-  uint64_t file_bytes = 0;  // all parts
 
-  std::shared_ptr<const void> owner;  // keeps the files of the TensorInfos open
+  std::vector<const File*> files;     // all parts
+  std::shared_ptr<const void> owner;  // keeps the files and their TensorInfos
+  uint64_t file_bytes() const;        // of all parts
 };
 
 // Opens a .gguf file (any part) or a Hugging Face folder, checks structure and all small tensors,

@@ -219,10 +219,10 @@ void SafetensorsFolder::parse_file(const std::string& name) {
   }
 }
 
-uint64_t SafetensorsFolder::file_bytes() const {
-  uint64_t sum = 0;
-  for (const auto& file : files_) sum += file->size();
-  return sum;
+std::vector<const File*> SafetensorsFolder::files() const {
+  std::vector<const File*> files;
+  for (const auto& file : files_) files.push_back(file.get());
+  return files;
 }
 
 const TensorInfo* SafetensorsFolder::find(const std::string& name) const {

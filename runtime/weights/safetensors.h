@@ -22,7 +22,7 @@ class SafetensorsFolder {
   const TensorInfo* find(const std::string& name) const;
   // As find, but throws Error: the tensor is missing, or its dtype is not a float type.
   const TensorInfo& need(const std::string& name) const;
-  uint64_t file_bytes() const;  // all shards
+  std::vector<const File*> files() const;  // all shards
 
  private:
   struct OtherTensor {

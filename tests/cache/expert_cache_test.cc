@@ -151,17 +151,31 @@ TEST_F(ExpertCacheTest, AFailedReadEndsTheEventAndLeavesTheCacheUsable) {
 
 TEST_F(ExpertCacheTest, FilledCacheHoldsEverythingAndCountsNoUse) {
   const auto cache = one_layer(8);
-  int64_t last = 0;
-  cache->fill([&](int64_t done, int64_t all) {
-    EXPECT_GT(done, last);
-    EXPECT_EQ(all, 8 * 256);
-    last = done;
-  });
-  EXPECT_EQ(last, 8 * 256);
-  EXPECT_EQ(cache->stats().misses, 0);
-  run_event(*cache, picks({0, 7}));
-  EXPECT_EQ(cache->stats().hits, 2);
+  run_event(*cache, picks({3}));
+  for (int i = 0; i < 7; ++i) {
+    EXPECT_EQ(cache->resident_bytes(), (i + 1) * 256);
+    EXPECT_TRUE(cache->fill_one());
+    cache->verify();
+  }
+  EXPECT_FALSE(cache->fill_one());
+  EXPECT_EQ(cache->stats().misses, 1);
+  EXPECT_EQ(cache->stats().bytes_read, 80);
+  run_event(*cache, picks({0, 3, 7}));
+  EXPECT_EQ(cache->stats().hits, 3);
   EXPECT_EQ(source->loads, 8);
+}
+
+TEST_F(ExpertCacheTest, AFillThatFailsLeavesTheExpertAbsentAndIsTriedAgain) {
+  const auto cache = one_layer(8);
+  source->failing = {0, 1};
+  EXPECT_TRUE(cache->fill_one());
+  EXPECT_THROW(cache->fill_one(), Error);
+  cache->verify();
+  EXPECT_FALSE(cache->is_resident({0, 1}));
+  source->failing = {-1, -1};
+  for (int i = 0; i < 7; ++i) EXPECT_TRUE(cache->fill_one());
+  EXPECT_FALSE(cache->fill_one());
+  EXPECT_TRUE(cache->is_resident({0, 1}));
 }
 
 TEST(SlotPlanTest, TheBudgetIsKeptAndSharedByBytes) {

@@ -12,7 +12,10 @@
 namespace hotset::test {
 
 inline std::unique_ptr<Engine> open_engine(const std::string& path, EngineOptions options = {}) {
-  return std::make_unique<Engine>(open_model(path), options, [](int64_t, int64_t, const char*) {});
+  const Engine::Progress silent = [](int64_t, int64_t, const char*) {};
+  auto engine = std::make_unique<Engine>(open_model(path), options, silent);
+  engine->wait_until_resident(silent);
+  return engine;
 }
 
 // Logits of every position, [T][vocab].

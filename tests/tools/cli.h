@@ -38,10 +38,11 @@ class CliTest : public testing::Test {
   }
   std::string path(const std::string& name) const { return folder_ / name; }
 
-  // `arguments` go through the shell; standard input is empty unless they say otherwise.
-  Result hotset(const std::string& arguments) const {
-    const std::string command = std::string(HOTSET_BINARY) + " " + arguments + " > " + path("out") +
-                                " 2> " + path("err") +
+  // `arguments` go through the shell, and `before` does (VARIABLE=value, commands); standard input
+  // is empty unless they say otherwise.
+  Result hotset(const std::string& arguments, const std::string& before = "") const {
+    const std::string command = before + " " + HOTSET_BINARY + " " + arguments + " > " +
+                                path("out") + " 2> " + path("err") +
                                 (arguments.find('<') == std::string::npos ? " < /dev/null" : "");
     const int status = std::system(command.c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, content(path("out")),

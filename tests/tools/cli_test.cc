@@ -10,7 +10,7 @@ using testing::HasSubstr;
 using testing::StartsWith;
 
 const std::string kBfloat16 = HOTSET_SOURCE_DIR "/tests/data/models/qwen3_next-b";
-const char* const kCommands[] = {"run", "eval", "tokenize", "inspect", "bench", "quantize"};
+const char* const kCommands[] = {"run", "eval", "tokenize", "inspect", "bench", "quantize", "pack"};
 
 TEST_F(CliTest, EveryCommandHasHelpWithAnExampleAndJson) {
   for (const std::string command : kCommands) {
@@ -31,6 +31,7 @@ TEST_F(CliTest, UsageAndConfigurationErrorsAreExitCode2) {
   expect_error("eval -m x", 2, "--ids");
   expect_error("run -m x -p y --set cpu.thraeds=1", 2, "cpu.threads");
   expect_error("run -m x -p y --ram lots", 2, "ram");
+  expect_error("run -m x -p y --set pack.sidecar=on", 2, "auto, off");
   expect_error("run -m x -p y --config no.yaml", 2, "no.yaml");
 }
 
@@ -145,11 +146,12 @@ TEST_F(CliTest, BenchReportsRatesAgainstTheMemory) {
     EXPECT_LE(out[key]["min"], out[key]["median"]);
     EXPECT_LE(out[key]["median"], out[key]["max"]);
   }
-  for (const char* key :
-       {"bytes_per_token", "decode_gbps", "read_gbps", "load_ms", "peak_rss_bytes", "threads"}) {
+  for (const char* key : {"bytes_per_token", "decode_gbps", "read_gbps", "load_ms", "resident_ms",
+                          "peak_rss_bytes", "threads"}) {
     EXPECT_GT(out[key], 0) << key;
   }
-  EXPECT_EQ(out.size(), 9u);
+  EXPECT_GE(out["resident_ms"], out["load_ms"]);
+  EXPECT_EQ(out.size(), 10u);
 }
 
 TEST_F(CliTest, QuantizeKeepsTheModelAndItsVocabulary) {

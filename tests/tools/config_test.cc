@@ -41,11 +41,12 @@ TEST(ConfigTest, DefaultYamlEqualsTheBuiltInDefaults) {
   Config config;
   for (const char* assignment :
        {"cpu.isa=avx2", "cpu.threads=9", "ram=1%", "ctx=7", "kv.type=f32", "prompt.chunk=3",
-        "sampler.temperature=1", "sampler.top_k=1", "sampler.top_p=0.5", "sampler.min_p=0.5",
-        "sampler.repeat_penalty=2", "sampler.seed=1", "chat.template=chatml", "chat.system=x"}) {
+        "pack.sidecar=off", "sampler.temperature=1", "sampler.top_k=1", "sampler.top_p=0.5",
+        "sampler.min_p=0.5", "sampler.repeat_penalty=2", "sampler.seed=1", "chat.template=chatml",
+        "chat.system=x"}) {
     set_config(config, assignment);
   }
-  ASSERT_EQ(config_keys().size(), 14u) << "a new key belongs into this test";
+  ASSERT_EQ(config_keys().size(), 15u) << "a new key belongs into this test";
   load_config(config, HOTSET_SOURCE_DIR "/configs/default.yaml");
   EXPECT_EQ(dump_config(config), dump_config(Config()));
 }

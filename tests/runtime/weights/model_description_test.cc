@@ -202,7 +202,7 @@ TEST(SplitGgufTest, AnyPartOpensTheWholeModel) {
   for (const char* part : {"m-00001-of-00003.gguf", "m-00003-of-00003.gguf"}) {
     const ModelDescription model = open_model(folder.file(part));
     expect_same_model(model, open_model(kNextGguf));
-    EXPECT_GT(model.file_bytes, open_model(kNextGguf).file_bytes);
+    EXPECT_GT(model.file_bytes(), open_model(kNextGguf).file_bytes());
   }
 }
 

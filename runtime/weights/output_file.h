@@ -1,5 +1,6 @@
-// A file that appears under its name only when it is complete: written beside it, synced, renamed.
-// What is not committed leaves nothing behind.
+// A file that appears under its name only when it is complete: written beside it as NAME.part,
+// synced, renamed. What is not committed leaves nothing behind; what a killed process left is
+// overwritten by the next one that writes the same file.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +12,8 @@ namespace hotset {
 
 class OutputFile {
  public:
-  explicit OutputFile(std::string path);  // throws Error with path and reason, as all here do
+  // Throws Error with path and reason, as all here do; also if another process is writing the file.
+  explicit OutputFile(std::string path);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
 

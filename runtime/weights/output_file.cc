@@ -1,0 +1,80 @@
+#include "runtime/weights/output_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "kernels/check.h"
+
+namespace hotset {
+namespace {
+
+// Whether `fd` is still what lies under `path`: its last writer may have renamed it since it was
+// opened.
+bool is_at(int fd, const std::string& path) {
+  struct stat open {
+  }, named{};
+  return fstat(fd, &open) == 0 && stat(path.c_str(), &named) == 0 && open.st_ino == named.st_ino &&
+         open.st_dev == named.st_dev;
+}
+
+}  // namespace
+
+OutputFile::OutputFile(std::string path) : path_(std::move(path)), temporary_(path_ + ".part") {
+  while (true) {
+    const int fd = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0) fail("cannot be created");
+    // The lock ends with the process, however that ends. A file system without locks has only the
+    // readers' own checks against two writers.
+    const bool is_taken = flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (!is_taken && is_at(fd, temporary_)) {
+      fd_ = fd;
+      break;
+    }
+    close(fd);
+    if (is_taken) throw Error(path_ + ": is being written by another process");
+  }
+  if (ftruncate(fd_, 0) != 0) fail("cannot be emptied");
+}
+
+OutputFile::~OutputFile() {
+  if (fd_ < 0) return;
+  unlink(temporary_.c_str());  // while the lock is held
+  close(fd_);
+}
+
+void OutputFile::write(uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) fail("cannot be written");
+    bytes = bytes.subspan(static_cast<size_t>(written));
+    offset += static_cast<uint64_t>(written);
+  }
+}
+
+void OutputFile::commit() {
+  if (fsync(fd_) != 0) fail("cannot be written");
+  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot be put in place");
+  if (close(std::exchange(fd_, -1)) != 0) fail("cannot be written");
+  // The name lasts when the folder has been written, too. Some file systems cannot sync a folder;
+  // after a power cut the file may then be missing, which is no worse than not to have written it.
+  const std::string folder = std::filesystem::absolute(path_).parent_path();
+  if (const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); fd >= 0) {
+    fsync(fd);
+    close(fd);
+  }
+}
+
+void OutputFile::fail(const char* what) const {
+  throw Error(path_ + ": " + what + ": " + std::strerror(errno));
+}
+
+}  // namespace hotset

@@ -1,0 +1,153 @@
+// Where sidecars are looked for and written, and the command that writes them.
+#include "tools/sidecars.h"
+
+#include <fmt/format.h>
+
+#include "kernels/check.h"
+#include "tests/tools/cli.h"
+
+namespace hotset {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+const SidecarLimits kAnySize = {.least_model_bytes = 0, .free_part = 0};
+
+class SidecarsTest : public CliTest {
+ protected:
+  void SetUp() override {
+    CliTest::SetUp();
+    fs::copy(kDemo, path("model.gguf"));
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  ModelDescription model() const { return open_model(path("model.gguf")); }
+  std::string beside() const { return path("model.hotset"); }
+  std::string elsewhere() const { return path("cache/x.hotset"); }
+  // With an own cache folder.
+  Result with_cache(const std::string& arguments) const {
+    return hotset(arguments, "XDG_CACHE_HOME=" + path("xdg"));
+  }
+  void damage(const std::string& file, int64_t from_end) const {
+    std::fstream f(file, std::ios::in | std::ios::out | std::ios::binary);
+    f.seekp(-from_end, std::ios::end).write("damage", 6);
+  }
+  // What the model's folder holds, of what a writer makes.
+  std::vector<std::string> left_over() const {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(folder_)) {
+      const std::string name = entry.path().filename();
+      if (name.find("hotset") != std::string::npos) names.push_back(name);
+    }
+    return names;
+  }
+};
+
+TEST_F(SidecarsTest, PackWritesBesideTheModelByDefault) {
+  const json out = hotset_json("pack --json " + path("model.gguf"));
+  EXPECT_EQ(out["output"], beside());
+  EXPECT_EQ(out["file_bytes"], fs::file_size(beside()));
+  EXPECT_NE(find_sidecar(model(), {beside()}).found, nullptr);
+  EXPECT_EQ(left_over(), std::vector<std::string>{"model.hotset"});
+
+  fs::copy(HOTSET_SOURCE_DIR "/tests/data/models/qwen3_next-b", path("folder"));
+  EXPECT_EQ(hotset("pack " + path("folder")).exit_code, 0);
+  EXPECT_TRUE(fs::exists(path("folder/model.hotset")));
+  EXPECT_EQ(hotset("pack " + path("model.gguf") + " -o " + path("other.hotset")).exit_code, 0);
+  EXPECT_TRUE(fs::exists(path("other.hotset")));
+}
+
+TEST_F(SidecarsTest, TheOneBesideTheModelComesBeforeTheCachesAndEitherIsUsed) {
+  EXPECT_EQ(hotset_json("inspect --json " + path("model.gguf"))["sidecar"], nullptr);
+  const std::string name = fmt::format("{:016x}.hotset", fingerprint_of(model()));
+  const std::string cached = path("xdg/hotset/" + name);
+  fs::create_directories(path("xdg/hotset"));
+  ASSERT_EQ(hotset("pack " + path("model.gguf") + " -o " + cached).exit_code, 0);
+  const auto found = [&] {
+    return json::parse(with_cache("inspect --json " + path("model.gguf")).out)["sidecar"];
+  };
+  EXPECT_EQ(found(), cached);
+  ASSERT_EQ(hotset("pack " + path("model.gguf")).exit_code, 0);
+  EXPECT_EQ(found(), beside());
+  EXPECT_THAT(with_cache("inspect " + path("model.gguf")).out,
+              HasSubstr("sidecar      " + beside()));
+}
+
+TEST_F(SidecarsTest, AnswersAreTheSameWithOneAndWithoutLookingAtIt) {
+  ASSERT_EQ(hotset("pack " + path("model.gguf")).exit_code, 0);
+  const std::string eval = "eval --json --ids 1,2,3,4 -m " + path("model.gguf") + " --logits ";
+  EXPECT_EQ(hotset(eval + path("with.npy")).err, "");
+  EXPECT_EQ(hotset(eval + path("without.npy") + " --set pack.sidecar=off").exit_code, 0);
+  EXPECT_EQ(content(path("with.npy")), content(path("without.npy")));
+  // off: not even opened.
+  damage(beside(), 20000);
+  EXPECT_EQ(hotset(eval + path("without.npy") + " --set pack.sidecar=off").err, "");
+}
+
+TEST_F(SidecarsTest, ADamagedOneIsSaidOnceRemovedAndMadeAnew) {
+  ASSERT_EQ(hotset("pack " + path("model.gguf")).exit_code, 0);
+  damage(beside(), 5000);
+  const Result result = hotset("eval --json --ids 1,2,3,4 -m " + path("model.gguf"));
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.err, HasSubstr("model.hotset: expert "));
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+  EXPECT_FALSE(fs::exists(beside()));
+  EXPECT_NE(find_or_write_sidecar(model(), {beside()}, kAnySize), nullptr);
+  EXPECT_TRUE(fs::exists(beside()));
+}
+
+TEST_F(SidecarsTest, AStaleOneIsMadeAnew) {
+  write_sidecar(model(), beside(), [](int64_t, int64_t) {});
+  fs::last_write_time(path("model.gguf"),
+                      fs::last_write_time(path("model.gguf")) + std::chrono::hours(1));
+  const SidecarSearch search = find_sidecar(model(), {beside()});
+  EXPECT_EQ(search.found, nullptr);
+  ASSERT_EQ(search.refused.size(), 1u);
+  EXPECT_THAT(search.refused[0], HasSubstr("fingerprint"));
+  EXPECT_THAT(hotset("inspect " + path("model.gguf")).out, HasSubstr("unusable     " + beside()));
+  EXPECT_NE(find_or_write_sidecar(model(), {beside()}, kAnySize), nullptr);
+  EXPECT_NE(find_sidecar(model(), {beside()}).found, nullptr);
+}
+
+TEST_F(SidecarsTest, ASmallModelGetsNoneByItself) {
+  EXPECT_EQ(find_or_write_sidecar(model(), {beside()}, {}), nullptr);
+  EXPECT_EQ(with_cache("eval --json --ids 1,2 -m " + path("model.gguf")).err, "");
+  EXPECT_EQ(left_over(), std::vector<std::string>{});
+  EXPECT_FALSE(fs::exists(path("xdg")));
+}
+
+TEST_F(SidecarsTest, WithoutRoomOrAWritableFolderTheNextPlaceIsTakenAndElseNone) {
+  SidecarLimits no_room = kAnySize;
+  no_room.free_part = 1.0;
+  EXPECT_EQ(find_or_write_sidecar(model(), {beside(), elsewhere()}, no_room), nullptr);
+  EXPECT_EQ(left_over(), std::vector<std::string>{});
+
+  // A folder that cannot be made, since a file has its name; then one that can.
+  const std::string impossible = path("model.gguf/model.hotset");
+  EXPECT_EQ(find_or_write_sidecar(model(), {impossible}, kAnySize), nullptr);
+  const auto sidecar = find_or_write_sidecar(model(), {impossible, elsewhere()}, kAnySize);
+  ASSERT_NE(sidecar, nullptr);
+  EXPECT_EQ(sidecar->path(), elsewhere());
+}
+
+// A limit on the size of files kills the writer with a signal in the middle of the experts, as a
+// power cut would; ignored, it makes the write fail, as a full disk would.
+TEST_F(SidecarsTest, AKilledWriterLeavesNothingThatIsTakenForOne) {
+  const std::string pack = "pack " + path("model.gguf");
+  const Result killed = hotset(pack, "ulimit -c 0; ulimit -f 12000;");
+  EXPECT_NE(killed.exit_code, 0);
+  EXPECT_EQ(left_over(), std::vector<std::string>{"model.hotset.part"});
+  EXPECT_EQ(find_sidecar(model(), {beside()}).found, nullptr);
+  EXPECT_EQ(hotset(pack).exit_code, 0);
+  EXPECT_EQ(left_over(), std::vector<std::string>{"model.hotset"});
+}
+
+TEST_F(SidecarsTest, AFailedWriteIsSaidAndLeavesNothing) {
+  const Result failed = hotset("pack " + path("model.gguf"), "trap '' XFSZ; ulimit -f 12000;");
+  EXPECT_EQ(failed.exit_code, 1);
+  EXPECT_THAT(failed.err, HasSubstr("model.hotset: cannot be written: "));
+  EXPECT_EQ(left_over(), std::vector<std::string>{});
+}
+
+}  // namespace
+}  // namespace hotset
