@@ -54,7 +54,7 @@ struct Engine::State {
   State(ModelDescription d, const EngineOptions& o, Weights w)
       : description(std::move(d)),
         context(context_of(description.config, o.context)),
-        pool(o.threads),
+        pool(o.threads, o.pinning),
         kernels(kernel_table_named(o.isa.c_str())),
         weights(std::move(w)),
         source(description, pool.size()),
