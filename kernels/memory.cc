@@ -1,6 +1,7 @@
 #include "kernels/memory.h"
 
 #include <fmt/format.h>
+#include <numa.h>
 #include <sys/mman.h>
 
 #include <cerrno>
@@ -11,8 +12,17 @@
 namespace hotset {
 
 namespace {
+
 constexpr int64_t kHugePage = 2 << 20;
+
+// All threads read all experts, so pages go round the nodes that the process may use: no thread is
+// far from everything, and every node's memory channels are busy.
+void interleave(std::byte* data, int64_t bytes) {
+  if (numa_available() < 0 || numa_bitmask_weight(numa_all_nodes_ptr) < 2) return;
+  numa_interleave_memory(data, static_cast<size_t>(bytes), numa_all_nodes_ptr);
 }
+
+}  // namespace
 
 Memory::Memory(int64_t bytes, const char* what) : bytes_(bytes) {
   if (bytes == 0) return;
@@ -33,6 +43,7 @@ Memory::Memory(int64_t bytes, const char* what) : bytes_(bytes) {
   data_ = reinterpret_cast<std::byte*>(data);
   bytes_ = aligned;
   madvise(data_, static_cast<size_t>(aligned), MADV_HUGEPAGE);
+  interleave(data_, aligned);
 }
 
 Memory::~Memory() {

@@ -1,6 +1,6 @@
 // Anonymous memory for weights, caches and workspaces: page-aligned, zero, on huge pages where the
-// kernel grants them (decode reads 20 % faster from them: docs/performance.md), committed as it is
-// first touched. RAII owner; move-only.
+// kernel grants them (decode reads 20 % faster from them: docs/performance.md), spread over the
+// NUMA nodes where there are several, committed as it is first touched. RAII owner; move-only.
 #pragma once
 
 #include <cstddef>
