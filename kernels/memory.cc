@@ -24,7 +24,7 @@ void interleave(std::byte* data, int64_t bytes) {
 
 }  // namespace
 
-Memory::Memory(int64_t bytes, const char* what) : bytes_(bytes) {
+Memory::Memory(int64_t bytes, const char* what, Pages pages) : bytes_(bytes) {
   if (bytes == 0) return;
   // Reserved one huge page longer, so that the start can be aligned to one; the ends are given
   // back.
@@ -42,7 +42,8 @@ Memory::Memory(int64_t bytes, const char* what) : bytes_(bytes) {
   if (tail > 0) munmap(reinterpret_cast<void*>(data + static_cast<uintptr_t>(aligned)), tail);
   data_ = reinterpret_cast<std::byte*>(data);
   bytes_ = aligned;
-  madvise(data_, static_cast<size_t>(aligned), MADV_HUGEPAGE);
+  madvise(data_, static_cast<size_t>(aligned),
+          pages == Pages::kHuge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
   interleave(data_, aligned);
 }
 

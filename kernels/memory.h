@@ -9,11 +9,14 @@
 
 namespace hotset {
 
+enum class Pages { kHuge, kSmall };
+
 class Memory {
  public:
   Memory() = default;
   // Reserves `bytes` (0 is allowed). `what` names the use in the Error if the system refuses.
-  Memory(int64_t bytes, const char* what);
+  // Small pages are for comparison only.
+  Memory(int64_t bytes, const char* what, Pages pages = Pages::kHuge);
   ~Memory();
   Memory(Memory&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
