@@ -1,5 +1,5 @@
 // Anonymous memory for weights, caches and workspaces: page-aligned, zero, on huge pages where the
-// kernel grants them (decode reads 20 % faster from them: docs/performance.md), spread over the
+// kernel grants them (a model is ready in half the time: docs/performance.md), spread over the
 // NUMA nodes where there are several, committed as it is first touched. RAII owner; move-only.
 #pragma once
 
