@@ -9,7 +9,7 @@ namespace hotset {
 // All threads sum up one buffer of 1 GiB, each its own part.
 class ReadBandwidth {
  public:
-  ReadBandwidth(int threads, Pinning pinning, Pages pages);
+  explicit ReadBandwidth(int threads, Pinning pinning = Pinning::kNone, Pages pages = Pages::kHuge);
   double measure_gbps();  // GB/s of one pass
 
  private:
