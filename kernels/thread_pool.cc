@@ -33,8 +33,8 @@ struct ThreadPool::Job {
 
 namespace {
 
-// Round to nearest, all exceptions masked, subnormals kept: the numerics rule of formats.md 3.6. A
-// library in the process may have set it otherwise.
+// Round to nearest, all exceptions masked, subnormals kept: the numerics rule of docs/numerics.md.
+// A library in the process may have set it otherwise.
 constexpr unsigned kDefaultMxcsr = 0x1f80;
 
 class DefaultFloatMode {

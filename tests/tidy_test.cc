@@ -200,6 +200,22 @@ TEST(TidyTest, NoFileKnowsTheMachineItWasWrittenOn) {
   }
 }
 
+// A path from the root, or from the folder of the file that mentions it.
+TEST(TidyTest, EveryDocumentThatIsMentionedExists) {
+  const std::regex mention("[A-Za-z0-9_./-]*[A-Za-z0-9_-]\\.md\\b");
+  for (const fs::path& path : kept_files()) {
+    const SourceFile file = read(path);
+    for (size_t i = 0; i < file.lines.size(); ++i) {
+      const std::string& line = file.lines[i];
+      for (std::sregex_iterator it(line.begin(), line.end(), mention), end; it != end; ++it) {
+        const std::string name = it->str();
+        EXPECT_TRUE(fs::exists(root() / name) || fs::exists(path.parent_path() / name))
+            << file.path << ":" << i + 1 << " mentions " << name;
+      }
+    }
+  }
+}
+
 TEST(TidyTest, TheTopLevelIsTheAgreedOne) {
   const std::set<std::string> agreed = {
       "CMakeLists.txt", "CMakePresets.json", ".clang-format", ".clang-tidy", ".gitignore", ".ci",

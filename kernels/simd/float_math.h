@@ -1,4 +1,4 @@
-// exp, sigmoid and SiLU over sixteen lanes, from IEEE operations only (formats.md 3.6), so that
+// exp, sigmoid and SiLU over sixteen lanes, from IEEE operations only (docs/numerics.md), so that
 // every instruction set agrees.
 #pragma once
 
