@@ -1,6 +1,7 @@
 #include "kernels/memory.h"
 
 #include <fmt/format.h>
+#include <numa.h>
 #include <sys/mman.h>
 
 #include <cerrno>
@@ -11,10 +12,19 @@
 namespace hotset {
 
 namespace {
+
 constexpr int64_t kHugePage = 2 << 20;
+
+// All threads read all experts, so pages go round the nodes that the process may use: no thread is
+// far from everything, and every node's memory channels are busy.
+void interleave(std::byte* data, int64_t bytes) {
+  if (numa_available() < 0 || numa_bitmask_weight(numa_all_nodes_ptr) < 2) return;
+  numa_interleave_memory(data, static_cast<size_t>(bytes), numa_all_nodes_ptr);
 }
 
-Memory::Memory(int64_t bytes, const char* what) : bytes_(bytes) {
+}  // namespace
+
+Memory::Memory(int64_t bytes, const char* what, Pages pages) : bytes_(bytes) {
   if (bytes == 0) return;
   // Reserved one huge page longer, so that the start can be aligned to one; the ends are given
   // back.
@@ -32,7 +42,9 @@ Memory::Memory(int64_t bytes, const char* what) : bytes_(bytes) {
   if (tail > 0) munmap(reinterpret_cast<void*>(data + static_cast<uintptr_t>(aligned)), tail);
   data_ = reinterpret_cast<std::byte*>(data);
   bytes_ = aligned;
-  madvise(data_, static_cast<size_t>(aligned), MADV_HUGEPAGE);
+  madvise(data_, static_cast<size_t>(aligned),
+          pages == Pages::kHuge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+  interleave(data_, aligned);
 }
 
 Memory::~Memory() {

@@ -1,6 +1,6 @@
 // Anonymous memory for weights, caches and workspaces: page-aligned, zero, on huge pages where the
-// kernel grants them (decode reads 20 % faster from them: docs/performance.md), committed as it is
-// first touched. RAII owner; move-only.
+// kernel grants them (a model is ready in half the time: docs/performance.md), spread over the
+// NUMA nodes where there are several, committed as it is first touched. RAII owner; move-only.
 #pragma once
 
 #include <cstddef>
@@ -9,11 +9,14 @@
 
 namespace hotset {
 
+enum class Pages { kHuge, kSmall };
+
 class Memory {
  public:
   Memory() = default;
   // Reserves `bytes` (0 is allowed). `what` names the use in the Error if the system refuses.
-  Memory(int64_t bytes, const char* what);
+  // Small pages are for comparison only.
+  Memory(int64_t bytes, const char* what, Pages pages = Pages::kHuge);
   ~Memory();
   Memory(Memory&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}

@@ -14,7 +14,7 @@ namespace hotset {
 namespace {
 
 constexpr int64_t kPlaneAlignment = 64;
-constexpr int64_t kExpertAlignment = 256;  // one DMA transfer; formats.md 3.1
+constexpr int64_t kExpertAlignment = 256;  // an expert moves in one transfer
 
 int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;

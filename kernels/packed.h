@@ -1,5 +1,4 @@
-// Packed layouts (formats.md 3): the few forms that every source type is turned into, and that all
-// kernels read.
+// Packed layouts: the few forms that every source type is turned into, and that all kernels read.
 //
 // A matrix W is [n, k] (n outputs, k inputs). Rows are interleaved in groups of 8 (n is padded to 8
 // with rows of zero bytes), inputs come in units of 32: k is a multiple of 32 (two-level scales: of

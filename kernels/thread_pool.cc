@@ -33,8 +33,8 @@ struct ThreadPool::Job {
 
 namespace {
 
-// Round to nearest, all exceptions masked, subnormals kept: the numerics rule of formats.md 3.6. A
-// library in the process may have set it otherwise.
+// Round to nearest, all exceptions masked, subnormals kept: the numerics rule of docs/numerics.md.
+// A library in the process may have set it otherwise.
 constexpr unsigned kDefaultMxcsr = 0x1f80;
 
 class DefaultFloatMode {
@@ -63,8 +63,8 @@ bool spin(int spin_us, Done&& done) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads, int spin_us)
-    : job_(std::make_unique<Job>()), spin_us_(spin_us) {
+ThreadPool::ThreadPool(int threads, Pinning pinning, int spin_us)
+    : job_(std::make_unique<Job>()), pinning_(pinning), spin_us_(spin_us), caller_pin_(pin(0)) {
   HOTSET_CHECK(threads >= 1, "the caller is a thread of its pool");
   workers_.reserve(threads - 1);
   for (int thread = 1; thread < threads; ++thread) {
@@ -76,6 +76,11 @@ ThreadPool::~ThreadPool() {
   job_->stop.store(true, std::memory_order_release);
   job_->epoch.fetch_add(1, std::memory_order_release);
   job_->epoch.notify_all();
+}
+
+std::optional<CorePin> ThreadPool::pin(int thread) const {
+  if (pinning_ == Pinning::kNone) return {};
+  return std::optional<CorePin>(std::in_place, thread);
 }
 
 void ThreadPool::run_erased(int64_t count, Call call, void* body) {
@@ -133,6 +138,7 @@ void ThreadPool::drain(int thread) {
 }
 
 void ThreadPool::work(int thread) {
+  const std::optional<CorePin> own_core = pin(thread);
   __builtin_ia32_ldmxcsr(kDefaultMxcsr);
   Job& job = *job_;
   int seen = 0;

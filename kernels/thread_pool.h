@@ -6,15 +6,22 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
+#include "kernels/cpu_cores.h"
+
 namespace hotset {
+
+enum class Pinning { kNone, kCores };
 
 class ThreadPool {
  public:
-  // threads >= 1. spin_us: how long a worker polls for the next job before it parks.
-  explicit ThreadPool(int threads, int spin_us = 50);
+  // threads >= 1. kCores: thread i keeps to physical core i, counted round where there are fewer
+  // cores than threads; so does the thread that makes the pool (thread 0), until the pool ends.
+  // spin_us: how long a worker polls for the next job before it parks.
+  explicit ThreadPool(int threads, Pinning pinning = Pinning::kNone, int spin_us = 50);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
 
@@ -38,10 +45,13 @@ class ThreadPool {
   void run_erased(int64_t count, Call call, void* body);
   void work(int thread);
   void drain(int thread);
+  std::optional<CorePin> pin(int thread) const;
 
   struct Job;
   std::unique_ptr<Job> job_;
+  const Pinning pinning_;
   const int spin_us_;
+  const std::optional<CorePin> caller_pin_;
   std::vector<std::jthread> workers_;
 };
 

@@ -25,7 +25,7 @@ struct Rows {
 };
 
 // Rows that matrices are applied to: float32 for the router and float weights, int8 for packed ones
-// (formats.md 3.6).
+// (docs/numerics.md).
 struct Activations {
   Rows x;
   QuantisedRows q;
@@ -49,7 +49,7 @@ struct Projection {
 };
 
 // Consecutive rows of one sequence at consecutive positions. A run that continues in a later tile
-// ends at a multiple of 64 positions (models.md 1.5: the delta net's chunks), so its bits do not
+// ends at a multiple of 64 positions (docs/numerics.md: the delta net's chunks), so its bits do not
 // depend on what else is in the batch.
 struct RowRun {
   const SequenceState* sequence = nullptr;
@@ -82,11 +82,13 @@ class Device {
   // out = SiLU(gate) * up
   virtual void swiglu(const Activations& out, Rows gate, Rows up) = 0;
 
-  // Full attention of layer `w.index` (models.md 1.4): norms and rotates q and k, appends k and v
-  // to each run's sequence, attends, applies the output gate if the model has one.
+  // Full attention of layer `w.index` (Qwen3NextAttention of modeling_qwen3_next.py): norms and
+  // rotates q and k, appends k and v to each run's sequence, attends, applies the output gate if
+  // the model has one.
   virtual void attend(const Activations& out, const AttentionWeights& w, Rows q, Rows k, Rows v,
                       std::span<const RowRun> runs) = 0;
-  // Gated delta net of layer `w.index` (models.md 1.5), from the projected q|k|v, z and b|a.
+  // Gated delta net of layer `w.index` (Qwen3NextGatedDeltaNet), from the projected q|k|v, z and
+  // b|a.
   virtual void delta_net(const Activations& out, const DeltaNetWeights& w, Rows qkv, Rows z,
                          Rows ba, std::span<const RowRun> runs) = 0;
 

@@ -59,7 +59,7 @@ struct Engine::State {
   State(ModelDescription d, const EngineOptions& o, Weights w, std::unique_ptr<Sidecar> packed)
       : description(std::move(d)),
         context(context_of(description.config, o.context)),
-        pool(o.threads),
+        pool(o.threads, o.pinning),
         kernels(kernel_table_named(o.isa.c_str())),
         weights(std::move(w)),
         sidecar(std::move(packed)),
@@ -72,7 +72,7 @@ struct Engine::State {
                          static_cast<int32_t>(description.config.num_experts_per_tok)),
               pool, [](int32_t slots) { return std::make_unique<LruPolicy>(slots); }),
         // A resident model takes a prompt in chunks; else the whole prompt goes through layer by
-        // layer, so that each expert is read once a prompt (design.md, law 4).
+        // layer, so that each expert is read once a prompt (docs/architecture.md, Tokens).
         rows_max(cache.plan().all_resident() ? std::min<int64_t>(o.chunk, context) : context),
         device(description.config, weights,
                {o.sessions, context, o.kv_type == KvType::kF16, rows_max}, kernels, pool, cache,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cache/expert_cache.h"
+#include "kernels/thread_pool.h"
 #include "runtime/model/sidecar.h"
 #include "runtime/session.h"
 #include "runtime/weights/model_description.h"
@@ -21,6 +22,7 @@ enum class KvType { kF16, kF32 };
 
 struct EngineOptions {
   int threads = 1;
+  Pinning pinning = Pinning::kNone;
   std::string isa = "auto";  // a kernel table's name
   int64_t context = 0;       // positions a session; 0: min(model's, 8192)
   int32_t sessions = 1;      // sessions that may be open at once

@@ -25,7 +25,8 @@ uint64_t sum_slice(const uint64_t* words) {
 
 }  // namespace
 
-ReadBandwidth::ReadBandwidth(int threads) : pool_(threads), buffer_(kBytes, "measuring bandwidth") {
+ReadBandwidth::ReadBandwidth(int threads, Pinning pinning, Pages pages)
+    : pool_(threads, pinning), buffer_(kBytes, "measuring bandwidth", pages) {
   uint64_t* const words = buffer_.as<uint64_t>();
   pool_.run(kWords / kSliceWords, [&](int64_t slice, int) {
     for (int64_t i = 0; i < kSliceWords; ++i) words[slice * kSliceWords + i] = 1;

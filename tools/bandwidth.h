@@ -6,10 +6,10 @@
 
 namespace hotset {
 
-// All threads sum up one buffer of 1 GiB on huge pages, each its own part.
+// All threads sum up one buffer of 1 GiB, each its own part.
 class ReadBandwidth {
  public:
-  explicit ReadBandwidth(int threads);
+  explicit ReadBandwidth(int threads, Pinning pinning = Pinning::kNone, Pages pages = Pages::kHuge);
   double measure_gbps();  // GB/s of one pass
 
  private:

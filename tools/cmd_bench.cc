@@ -3,10 +3,12 @@
 // Token ids are pseudo-random with a fixed seed (so files without a vocabulary work, and routing is
 // spread). The session is filled to
 // --depth untimed. One warm-up, in which logits are checked to be finite, then -r repetitions,
-// each: the memory's read bandwidth (1 GiB of huge pages summed by as many threads), then a prompt
-// of -p tokens at once (prefill), then -n tokens one by one (decode), both from the same depth.
-// Reported are minimum, median and maximum; decode's GB/s are the bytes of weights a token must
-// read times the median rate. Peak memory is read before the bandwidth's own buffer is made.
+// each: the memory's read bandwidth (1 GiB summed by as many threads, once on huge pages and once
+// on 4 KiB pages), then a prompt of -p tokens at once (prefill), then -n tokens one by one
+// (decode), both from the same depth. Reported are minimum, median and maximum; decode's GB/s are
+// the bytes of weights a token must read times the median rate. Peak memory and the share of
+// weights, caches and workspace that is on huge pages are read before the bandwidth's own buffers
+// are made.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -21,6 +23,7 @@
 #include "tools/bandwidth.h"
 #include "tools/bench_kernels.h"
 #include "tools/commands.h"
+#include "tools/huge_pages.h"
 #include "tools/interrupt.h"
 #include "tools/model_options.h"
 #include "tools/samples.h"
@@ -107,6 +110,11 @@ class Bench {
   std::span<const float> last_;
 };
 
+std::string describe_huge_pages(const nlohmann::ordered_json& share) {
+  if (share.is_null()) return "";
+  return fmt::format(", {:.1f} % of weights and caches on huge pages", 100 * share.get<double>());
+}
+
 void print_table(const LoadedModel& model, const Samples& prefill, const Samples& decode,
                  const nlohmann::ordered_json& out) {
   const Engine& engine = *model.engine;
@@ -119,13 +127,16 @@ void print_table(const LoadedModel& model, const Samples& prefill, const Samples
   row("prefill", prefill);
   row("decode", decode);
   const double gbps = out["decode_gbps"], peak = out["read_gbps"];
-  fmt::print("{} a token; decode reads {:.2f} GB/s, memory gives {:.2f} GB/s ({:.0f} %)\n",
-             human_bytes(engine.bytes_per_token()), gbps, peak, 100 * gbps / peak);
+  fmt::print(
+      "{} a token; decode reads {:.2f} GB/s, memory gives {:.2f} GB/s ({:.0f} %), {:.2f} GB/s on "
+      "4 KiB pages\n",
+      human_bytes(engine.bytes_per_token()), gbps, peak, 100 * gbps / peak,
+      out["read_gbps_4k"].get<double>());
   const CacheStats& cache = engine.cache_stats();
   fmt::print(
-      "ready in {:.0f} ms, resident in {:.0f} ms, peak memory {}, expert hit rate {:.1f} %\n",
+      "ready in {:.0f} ms, resident in {:.0f} ms, peak memory {}{}, expert hit rate {:.1f} %\n",
       model.load_ms, out["resident_ms"].get<double>(), human_bytes(out["peak_rss_bytes"]),
-      100 * cache.hit_rate());
+      describe_huge_pages(out["huge_page_share"]), 100 * cache.hit_rate());
 }
 
 void run_kernel_bench(const BenchOptions& options) {
@@ -154,12 +165,18 @@ void run_bench(const BenchOptions& options) {
   if (options.generate > 0) bench.decode_tps();
   bench.check_logits();
   const int64_t peak_rss = peak_rss_bytes();
+  nlohmann::ordered_json huge_share;  // null: not known
+  if (const auto share = huge_page_share()) huge_share = *share;
 
-  ReadBandwidth bandwidth(engine.threads());
+  const Pinning pinning = config.cpu.pin ? Pinning::kCores : Pinning::kNone;
+  ReadBandwidth bandwidth(engine.threads(), pinning, Pages::kHuge);
+  ReadBandwidth bandwidth_4k(engine.threads(), pinning, Pages::kSmall);
   bandwidth.measure_gbps();
-  Samples prefill, decode, read;
+  bandwidth_4k.measure_gbps();
+  Samples prefill, decode, read, read_4k;
   for (int64_t i = 0; i < options.repetitions; ++i) {
     read.values.push_back(bandwidth.measure_gbps());
+    read_4k.values.push_back(bandwidth_4k.measure_gbps());
     if (options.prompt > 0) prefill.values.push_back(bench.prefill_tps());
     if (options.generate > 0) decode.values.push_back(bench.decode_tps());
   }
@@ -169,6 +186,8 @@ void run_bench(const BenchOptions& options) {
       {"bytes_per_token", engine.bytes_per_token()},
       {"decode_gbps", static_cast<double>(engine.bytes_per_token()) * decode.at(.5) / 1e9},
       {"read_gbps", read.at(.5)},
+      {"read_gbps_4k", read_4k.at(.5)},
+      {"huge_page_share", huge_share},
       {"load_ms", model.load_ms},
       {"resident_ms", resident_ms},
       {"peak_rss_bytes", peak_rss},

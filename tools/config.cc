@@ -43,6 +43,7 @@ constexpr bool kIsOptional<std::optional<T>> = true;
 
 template <class T>
 constexpr const char* type_name() {
+  if constexpr (std::is_same_v<T, bool>) return "true or false";
   if constexpr (std::is_integral_v<T>) return "a whole number";
   if constexpr (std::is_floating_point_v<T>) return "a number";
   return "text";

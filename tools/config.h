@@ -21,11 +21,13 @@ class ConfigError : public Error {
 struct CpuConfig {
   std::string isa = "auto";
   int32_t threads = 0;
+  bool pin = false;
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
     field("isa", self.isa);
     field("threads", self.threads);
+    field("pin", self.pin);
   }
 };
 

@@ -1,15 +1,13 @@
 #include "tools/cpu_topology.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <optional>
-#include <set>
 #include <sstream>
 #include <string>
-#include <utility>
+
+#include "kernels/cpu_cores.h"
 
 namespace hotset {
 namespace {
@@ -28,24 +26,6 @@ std::optional<int64_t> number_in(const std::string& path) {
   int64_t value = 0;
   if (!(in >> value)) return {};
   return value;
-}
-
-// Two hardware threads of one core share its vector units: counted once.
-int allowed_cores() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
-  std::set<std::pair<int64_t, int64_t>> cores;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    const std::string folder = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
-    const auto package = number_in(folder + "physical_package_id");
-    const auto core = number_in(folder + "core_id");
-    // Without topology every CPU counts: a package number that no other has.
-    cores.insert(core ? std::pair(package.value_or(0), *core)
-                      : std::pair<int64_t, int64_t>(-1, cpu));
-  }
-  return std::max<int>(1, static_cast<int>(cores.size()));
 }
 
 // CPUs that a control group's folder allows, in CPU seconds a second.
@@ -92,7 +72,8 @@ double cgroup_cpus() {
 }  // namespace
 
 int usable_cores() {
-  const int cores = allowed_cores();
+  // Two hardware threads of one core share its vector units: counted once.
+  const auto cores = static_cast<int>(physical_cores().size());
   const double quota = cgroup_cpus();
   return quota < cores ? std::max(1, static_cast<int>(std::ceil(quota))) : cores;
 }

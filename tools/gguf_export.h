@@ -1,5 +1,6 @@
-// A model description as a GGUF file: llama.cpp's keys and tensor names (models.md 1.1, 1.2, 2.2),
-// and which rows of the source go where. Moves no weights itself but the small vectors.
+// A model description as a GGUF file: llama.cpp's keys and tensor names
+// (gguf-py/gguf/constants.py), and which rows of the source go where. Moves no weights itself but
+// the small vectors.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Writes GGUF v3 (models.md 3): keys and a tensor table first, then the tensors' bytes in any order
-// and from any thread.
+// Writes GGUF v3 (the specification is in ggml's docs): keys and a tensor table first, then the
+// tensors' bytes in any order and from any thread.
 #pragma once
 
 #include <cstddef>

@@ -50,6 +50,7 @@ int compute_threads(const Config& config) {
 EngineOptions engine_options(const Config& config, const ModelDescription& description) {
   EngineOptions options;
   options.threads = compute_threads(config);
+  options.pinning = config.cpu.pin ? Pinning::kCores : Pinning::kNone;
   options.isa = config.cpu.isa;
   options.context = config.ctx;
   options.kv_type = config.kv.type == "f32" ? KvType::kF32 : KvType::kF16;

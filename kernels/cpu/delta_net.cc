@@ -1,8 +1,8 @@
-// The gated delta rule for one value head (models.md 1.5): one token by the recurrence, up to 64 by
-// the chunked form. Vectors run over independent outputs (the value dimension, or tokens of the
-// chunk), every sum runs over its index in rising order and stops at the token's own index: a row's
-// bits depend neither on later rows nor on the vector width. "Gated Delta Networks", Yang et al.
-// 2024.
+// The gated delta rule for one value head: one token by the recurrence, up to 64 by the chunked
+// form. Vectors run over independent outputs (the value dimension, or tokens of the chunk), every
+// sum runs over its index in rising order and stops at the token's own index: a row's bits depend
+// neither on later rows nor on the vector width. "Gated Delta Networks", Yang et al. 2024, arXiv
+// 2412.06464.
 #include "kernels/cpu/functions.h"
 #include "kernels/simd/float_math.h"
 

@@ -1,6 +1,6 @@
 // The CPU kernels, compiled once per instruction set from the sources in this folder and chosen at
-// run time. Every function gives the same bits in every table (formats.md 3.6: fixed lanes, fixed
-// folds, fma exactly where written).
+// run time. Every function gives the same bits in every table (docs/numerics.md: fixed lanes,
+// fixed folds, fma exactly where written).
 //
 // Sources here are compiled with instruction-set flags, so they use no inline code of the standard
 // library beyond <cstdint>, <cstddef> and <cstring>: a template instantiated here with AVX-512
@@ -20,7 +20,7 @@ namespace hotset {
 inline constexpr int64_t kKvBlockPositions = 256;
 inline constexpr int64_t kDeltaChunk = 64;
 
-// Activations quantised per 32 inputs (formats.md 3.6). A view; `rows` rows, unit u of row r at
+// Activations quantised per 32 inputs (docs/numerics.md). A view; `rows` rows, unit u of row r at
 // index r * units + u.
 struct QuantisedRows {
   int8_t* q = nullptr;          // [rows][units * 32]
@@ -56,7 +56,8 @@ struct AttentionArgs {
   float* scratch = nullptr;  // attention_scratch_floats(dim)
 };
 
-// One value head of the gated delta net over consecutive tokens of one session (models.md 1.5).
+// One value head of the gated delta net over consecutive tokens of one session
+// (delta_net.cc).
 struct DeltaArgs {
   int64_t tokens = 0;  // 1: the recurrent form; 2..64: one chunk
   int64_t dk = 0, dv = 0;
@@ -86,7 +87,7 @@ struct KernelTable {
   void (*l2_norm)(float* x, int64_t n, float eps, float factor);
   void (*silu_mul)(float* out, const float* gate, const float* up, int64_t n);  // SiLU(gate) * up
   void (*sigmoid_mul)(float* x, const float* gate, int64_t n);       // x *= sigmoid(gate)
-  void (*exp)(float* y, const float* x, int64_t n);                  // formats.md 3.6
+  void (*exp)(float* y, const float* x, int64_t n);                  // docs/numerics.md
   void (*add)(float* y, const float* x, int64_t n);                  // y += x
   void (*add_scaled)(float* y, float w, const float* x, int64_t n);  // y = fma(w, x, y)
   // Softmax of n logits into p; returns nothing, p sums to about 1.

@@ -1,4 +1,4 @@
-// Quantises activations per 32 inputs by the rule of formats.md 3.6.
+// Quantises activations per 32 inputs by the rule of docs/numerics.md.
 #include <cstring>
 
 #include "kernels/cpu/functions.h"

@@ -1,8 +1,8 @@
 // Row dots of quantised matrices (P4, P6, P8) with quantised activations, by the numerics rule of
-// formats.md 3.6. Two loops over the same units: one token keeps its lanes in registers and streams
-// the weights; for several, a unit's weights are unpacked once for a tile of tokens, whose lanes
-// stay in the L1 cache (one load and store per cell beside eight or more multiply-adds; a walk lane
-// by lane with register sums would unpack from a strided stream).
+// docs/numerics.md. Two loops over the same units: one token keeps its lanes in registers and
+// streams the weights; for several, a unit's weights are unpacked once for a tile of tokens, whose
+// lanes stay in the L1 cache (one load and store per cell beside eight or more multiply-adds; a
+// walk lane by lane with register sums would unpack from a strided stream).
 #include "kernels/cpu/functions.h"
 #include "kernels/cpu/row_codes.h"
 

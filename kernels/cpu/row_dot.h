@@ -1,5 +1,5 @@
 // What the row dots of quantised and of float matrices share: where a set of row groups lies in the
-// planes, and how its 8 lanes become results (formats.md 3.6).
+// planes, and how its 8 lanes become results (docs/numerics.md).
 #pragma once
 
 #include <cstddef>

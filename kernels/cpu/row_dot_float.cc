@@ -1,5 +1,5 @@
 // Row dots of float matrices (PF: bf16, f16 or f32 elements) with float32 activations: the float
-// lanes of formats.md 3.6, lane[k % 8] in rising k.
+// lanes of docs/numerics.md, lane[k % 8] in rising k.
 #include "kernels/cpu/row_dot.h"
 
 namespace hotset::HOTSET_ISA {

@@ -1,5 +1,5 @@
 // Byte-level pieces of the block formats that the decoder and the packers share: unaligned loads,
-// the bit-packed sub-block scales and the code tables (formats.md 1.1, 1.2). Private to kernels/.
+// the bit-packed sub-block scales and the code tables (ggml-common.h). Private to kernels/.
 #pragma once
 
 #include <array>

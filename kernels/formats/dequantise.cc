@@ -1,5 +1,5 @@
-// Decoding rows to float32, one plain loop a type and in the order of operations that formats.md
-// 1.2 fixes. It is the oracle of the packed layouts, so it shares no code extraction with the
+// Decoding rows to float32, one plain loop a type and in the order of operations of gguf-py's
+// quants.py. It is the oracle of the packed layouts, so it shares no code extraction with the
 // packers (only the bit-packed scales and tables of block_layout.h).
 #include <cstring>
 

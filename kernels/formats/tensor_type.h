@@ -1,5 +1,5 @@
 // Element and block types of weights as files store them: ggml's type ids and names, and
-// safetensors' dtypes mapped onto them (formats.md 1.1).
+// safetensors' dtypes mapped onto them.
 #pragma once
 
 #include <cstdint>
@@ -45,8 +45,8 @@ inline int64_t row_bytes(TensorType type, int64_t elements) {
   return elements / info(type).block_size * info(type).block_bytes;
 }
 
-// Decodes `count` elements (a multiple of the block) to float32 by the source formula in the order
-// written in formats.md 1.2: the oracle of every packed layout, and how embedding rows are read.
+// Decodes `count` elements (a multiple of the block) to float32 by the operations of gguf-py's
+// quants.py in their order: the oracle of every packed layout, and how embedding rows are read.
 void dequantise_row(TensorType type, const void* blocks, float* out, int64_t count);
 
 // The index of the first block of the row whose scale (or element, for float types) is not finite,

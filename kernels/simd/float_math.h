@@ -1,4 +1,4 @@
-// exp, sigmoid and SiLU over sixteen lanes, from IEEE operations only (formats.md 3.6), so that
+// exp, sigmoid and SiLU over sixteen lanes, from IEEE operations only (docs/numerics.md), so that
 // every instruction set agrees.
 #pragma once
 
@@ -6,9 +6,9 @@
 
 namespace hotset::HOTSET_ISA {
 
-// e^x for x clamped to [-87, 88]; below 2 ulp (tests/kernels/exp_test.cc). n = rint(x log2 e) by
-// adding 1.5 * 2^23; e^f on |f| <= ln2/2 by its Taylor polynomial with the last coefficients
-// fitted; 2^n through the exponent bits.
+// e^x for x clamped to [-87, 88], NaN to -87; below 2 ulp (tests/kernels/exp_test.cc). n = rint(x
+// log2 e) by adding 1.5 * 2^23; e^f on |f| <= ln2/2 by its Taylor polynomial with the last
+// coefficients fitted; 2^n through the exponent bits.
 inline F exp_lanes(F x) {
   const F magic = set(12582912.0f);
   x = min(max(x, set(-87.0f)), set(88.0f));

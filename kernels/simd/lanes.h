@@ -1,6 +1,6 @@
 // The float half of the vector vocabulary: sixteen float32 lanes, the same operations on every
 // instruction set, so that a kernel is written once and gives the same bits everywhere
-// (formats.md 3.6: reductions in 16 lanes i % 16, one fixed fold).
+// (docs/numerics.md: reductions in 16 lanes i % 16, one fixed fold).
 //
 //   F            sixteen floats                    set(x), zero()
 //   load/store(p), load_partial/store_partial(p, n): n < 16 lanes, the others read as 0

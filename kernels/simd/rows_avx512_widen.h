@@ -1,5 +1,5 @@
 // Byte dot products without VNNI: pair products in 16 bits, widened as seldom as their range allows
-// (formats.md 3.6). See rows.h; included only by rows_avx512.h.
+// (docs/numerics.md: a cell's sum is exact). See rows.h; included only by rows_avx512.h.
 #pragma once
 
 namespace hotset::HOTSET_ISA::rows {

@@ -1,4 +1,4 @@
-// Full attention on the CPU (models.md 1.4).
+// Full attention on the CPU (Qwen3NextAttention of modeling_qwen3_next.py).
 #include <cmath>
 #include <cstring>
 

@@ -1,6 +1,6 @@
-// The gated delta net on the CPU (models.md 1.5). One task is a key head with its value heads over
-// all rows of a run: convolution, norms, recurrence and gated norm need nothing from other heads,
-// so a layer costs two barriers.
+// The gated delta net on the CPU (Qwen3NextGatedDeltaNet of modeling_qwen3_next.py). One task is a
+// key head with its value heads over all rows of a run: convolution, norms, recurrence and gated
+// norm need nothing from other heads, so a layer costs two barriers.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

@@ -1,5 +1,5 @@
 // Device on the CPU: packed weights in RAM, experts through the cache. Every output is computed
-// whole by one thread in an order that formats.md 3.6 fixes, so neither the number of threads nor
+// whole by one thread in an order that docs/numerics.md fixes, so neither the number of threads nor
 // what else is in the batch changes a bit.
 #pragma once
 

@@ -1,5 +1,5 @@
-// Router picks, routed experts through the cache, and their combination on the CPU (models.md 1.6,
-// design.md 5).
+// Router picks, routed experts through the cache, and their combination on the CPU
+// (Qwen3NextSparseMoeBlock of modeling_qwen3_next.py).
 #include <algorithm>
 
 #include "kernels/check.h"

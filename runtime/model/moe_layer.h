@@ -1,5 +1,5 @@
-// The Mixture-of-Experts layer (models.md 1.6): router, routed experts, shared expert, combined in
-// router rank order.
+// The Mixture-of-Experts layer (Qwen3NextSparseMoeBlock of modeling_qwen3_next.py): router, routed
+// experts, shared expert, combined in router rank order.
 #pragma once
 
 #include "runtime/device.h"

@@ -1,4 +1,5 @@
-// The 256 characters that stand for bytes in byte-level vocabularies (models.md 4.1).
+// The 256 characters that stand for bytes in byte-level vocabularies (bytes_to_unicode of
+// GPT-2's encoder.py).
 #pragma once
 
 #include <array>

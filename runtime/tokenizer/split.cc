@@ -136,7 +136,7 @@ size_t match_qwen2(const View& view, size_t i) {
   return end > i ? end : match_whitespace(view, i);
 }
 
-// P?U*W+C?|P?U+W*C? (models.md 4.1)
+// P?U*W+C?|P?U+W*C? : the two alternatives of gpt-oss's regex for words.
 size_t match_gpt4o_word(const View& view, size_t i) {
   const size_t begins[] = {i + 1, i};  // with P, then without
   const bool has_prefix = view.is_not(i, kNewline | kLetter | kNumber);

@@ -1,5 +1,5 @@
 // Cuts text into the pieces inside which byte pairs are merged: the models' split regexes, written
-// by hand over code points (models.md 4.1).
+// by hand over code points (as their tokenizer.json has them).
 #pragma once
 
 #include <string_view>

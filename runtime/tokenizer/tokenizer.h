@@ -1,5 +1,5 @@
 // Byte-level BPE: split off added tokens, normalise, pre-split, map bytes to characters, merge
-// (models.md 4.1). Immutable and thread-safe after construction.
+// (Sennrich et al., arXiv 1508.07909). Immutable and thread-safe after construction.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +43,7 @@ class Tokenizer {
 };
 
 // Turns tokens into text as they come: holds back bytes of an incomplete character; a byte that
-// cannot be part of one becomes U+FFFD (models.md 4.4).
+// cannot be part of one becomes U+FFFD.
 class Utf8Stream {
  public:
   std::string push(std::string_view bytes);  // the longest complete prefix

@@ -9,7 +9,7 @@
 
 namespace hotset {
 
-enum class SplitRule { kGpt2, kQwen2, kGpt4o, kDeepseekV3 };  // models.md 4.1
+enum class SplitRule { kGpt2, kQwen2, kGpt4o, kDeepseekV3 };  // split.h
 
 struct AddedToken {
   int32_t id = 0;

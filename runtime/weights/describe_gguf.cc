@@ -1,4 +1,5 @@
-// Describes a GGUF model: its keys (models.md 1.1, 2.2, 3), names of its tensors, its vocabulary.
+// Describes a GGUF model: its keys, names of its tensors, its vocabulary. Both as llama.cpp writes
+// them (gguf-py/gguf/constants.py).
 #include <algorithm>
 #include <filesystem>
 

@@ -1,6 +1,6 @@
-// GGUF v2/v3, single or split (models.md 3). Parses and checks everything that the file says about
-// itself: counts and lengths against the bytes that remain, duplicates, overflow, alignment, ranges
-// inside the file and not overlapping. Reads no weights.
+// GGUF v2/v3 (the specification is in ggml's docs), single or split. Parses and checks everything
+// that the file says about itself: counts and lengths against the bytes that remain, duplicates,
+// overflow, alignment, ranges inside the file and not overlapping. Reads no weights.
 #pragma once
 
 #include <cstdint>

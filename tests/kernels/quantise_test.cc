@@ -1,4 +1,4 @@
-// Activation quantisation of every kernel table against the rule of formats.md 3.6, written with
+// Activation quantisation of every kernel table against the rule of docs/numerics.md, written with
 // std::rint.
 #include <gtest/gtest.h>
 

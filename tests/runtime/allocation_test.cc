@@ -1,5 +1,5 @@
-// Nothing allocates on the token path (design.md, law 6): counts this program's allocations while
-// tokens are decoded.
+// Nothing allocates on the token path (docs/architecture.md, State): counts this program's
+// allocations while tokens are decoded.
 #include <gtest/gtest.h>
 
 #include <atomic>

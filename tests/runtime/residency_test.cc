@@ -1,4 +1,4 @@
-// Residency never changes the answer (design.md, law 1): the bits of every logit are the same
+// Residency never changes the answer (docs/numerics.md): the bits of every logit are the same
 // whatever is cached, however many threads compute, on every instruction set, for prompt chunks
 // that are multiples of 64, and whatever else is in the batch.
 #include <gtest/gtest.h>

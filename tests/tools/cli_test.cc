@@ -146,12 +146,13 @@ TEST_F(CliTest, BenchReportsRatesAgainstTheMemory) {
     EXPECT_LE(out[key]["min"], out[key]["median"]);
     EXPECT_LE(out[key]["median"], out[key]["max"]);
   }
-  for (const char* key : {"bytes_per_token", "decode_gbps", "read_gbps", "load_ms", "resident_ms",
-                          "peak_rss_bytes", "threads"}) {
+  for (const char* key : {"bytes_per_token", "decode_gbps", "read_gbps", "read_gbps_4k", "load_ms",
+                          "resident_ms", "peak_rss_bytes", "threads"}) {
     EXPECT_GT(out[key], 0) << key;
   }
   EXPECT_GE(out["resident_ms"], out["load_ms"]);
-  EXPECT_EQ(out.size(), 10u);
+  EXPECT_LE(out["huge_page_share"].get<double>(), 1.0);
+  EXPECT_EQ(out.size(), 12u);
 }
 
 TEST_F(CliTest, QuantizeKeepsTheModelAndItsVocabulary) {

@@ -40,10 +40,10 @@ TEST(ConfigTest, DefaultYamlEqualsTheBuiltInDefaults) {
   // From values that all differ, so that a key the file leaves out shows.
   Config config;
   for (const char* assignment :
-       {"cpu.isa=avx2", "cpu.threads=9", "ram=1%", "ctx=7", "kv.type=f32", "prompt.chunk=3",
-        "pack.sidecar=off", "sampler.temperature=1", "sampler.top_k=1", "sampler.top_p=0.5",
-        "sampler.min_p=0.5", "sampler.repeat_penalty=2", "sampler.seed=1", "chat.template=chatml",
-        "chat.system=x"}) {
+       {"cpu.isa=avx2", "cpu.threads=9", "cpu.pin=true", "ram=1%", "ctx=7", "kv.type=f32",
+        "prompt.chunk=3", "pack.sidecar=off", "sampler.temperature=1", "sampler.top_k=1",
+        "sampler.top_p=0.5", "sampler.min_p=0.5", "sampler.repeat_penalty=2", "sampler.seed=1",
+        "chat.template=chatml", "chat.system=x"}) {
     set_config(config, assignment);
   }
   ASSERT_EQ(config_keys().size(), 15u) << "a new key belongs into this test";
@@ -79,6 +79,7 @@ TEST(ConfigTest, WrongTypeIsNamedWithWhatWasFoundAndExpected) {
   EXPECT_THAT(load_error("ram: ~\n"), AllOf(HasSubstr("nothing"), HasSubstr("text")));
   EXPECT_THAT(load_error("cpu: 4\n"), HasSubstr("expected a section"));
   EXPECT_THAT(load_error("ctx: 1.5\n"), HasSubstr("a whole number"));
+  EXPECT_THAT(load_error("cpu:\n  pin: maybe\n"), HasSubstr("true or false"));
   EXPECT_THAT(load_error("- 1\n"), HasSubstr("expected keys and values"));
 }
 

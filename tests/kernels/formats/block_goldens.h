@@ -51,7 +51,7 @@ inline BlockGoldens read_goldens(TensorType type, const std::string& suffix = ""
 }
 
 // Sets byte `at` of a block's f16 (or bf16, f32, e8m0) field such that the field is not finite.
-// Where those fields lie is written out once more here: formats.md 1.2.
+// Where those fields lie (ggml-common.h) is written out once more here.
 struct FloatField {
   TensorType type;
   int at;
