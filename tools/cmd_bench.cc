@@ -225,7 +225,7 @@ void add_bench_command(CLI::App& app) {
       ->check(CLI::NonNegativeNumber);
   command->add_flag("--json", o->json, "one JSON object on stdout");
   command->footer(
-      "Examples:\n  hotset bench -m model.gguf -p 512 -n 128 -r 5 --threads 2\n"
+      "Example:\n  hotset bench -m model.gguf -p 512 -n 128 -r 5 --threads 2\n"
       "  hotset bench --kernels --set cpu.isa=avx2");
   command->callback([o] { run_bench(*o); });
 }

@@ -117,8 +117,9 @@ struct Factors {
   }
 };
 
-// Adds unit `unit`, unpacked into w, of kCount sets to every token's lanes.
-template <class Kind, int kCount>
+// Adds unit `unit`, unpacked into w, of kCount sets to every token's lanes. kIsFirst: its cells are
+// the first of their lanes, which hold nothing yet.
+template <class Kind, int kCount, bool kIsFirst>
 inline void add_unit(const Bytes (*w)[8], const Constants& constants, const QuantisedRows& x,
                      int64_t unit, const Factors<Kind>* factors, Tile& tile) {
   for (int64_t t = 0; t < tile.tokens; ++t) {
@@ -130,7 +131,7 @@ inline void add_unit(const Bytes (*w)[8], const Constants& constants, const Quan
       for (int s = 0; s < kCount; ++s) {
         float* const lane = tile.lanes[t].of[s][cell % 8];
         const Ints idot = cell_dot<Kind, kCell>(w[s], a.inputs, start);
-        Floats sum = rows::load(lane);
+        Floats sum = kIsFirst ? rows::zero() : rows::load(lane);
         sum = add_scaled(sum, idot, rows::load(factors[s].scales + place), a.scale);
         if constexpr (Kind::kHasOffset) {
           sum = add_scaled(sum, a.sum(kCell), rows::load(factors[s].offsets + place), a.scale);
@@ -147,9 +148,12 @@ inline void add_unit(const Bytes (*w)[8], const Constants& constants, const Quan
 template <class Kind, int kCount>
 void dot_sets(const GroupSet* sets, const Constants& constants, const QuantisedRows& x,
               Tile& tile) {
-  std::memset(tile.lanes, 0, static_cast<size_t>(tile.tokens) * sizeof(tile.lanes[0]));
+  constexpr int kFirstUnits = 8 / Kind::kCells;  // one cell for each lane
   Factors<Kind> factors[kCount];
   const int64_t all = sets[0].units;
+  if (all < kFirstUnits) {
+    std::memset(tile.lanes, 0, static_cast<size_t>(tile.tokens) * sizeof(tile.lanes[0]));
+  }
   for (int64_t unit0 = 0; unit0 < all; unit0 += kChunkUnits) {
     const int units = static_cast<int>(all - unit0 < kChunkUnits ? all - unit0 : kChunkUnits);
     for (int s = 0; s < kCount; ++s) factors[s].decode(sets[s], unit0 / kChunkUnits, units);
@@ -159,7 +163,11 @@ void dot_sets(const GroupSet* sets, const Constants& constants, const QuantisedR
         Kind::Codes::unpack(sets[s], constants, unit, w[s]);
         Kind::prefetch(sets[s], unit);
       }
-      add_unit<Kind, kCount>(w, constants, x, unit, factors, tile);
+      if (unit < kFirstUnits) {
+        add_unit<Kind, kCount, true>(w, constants, x, unit, factors, tile);
+      } else {
+        add_unit<Kind, kCount, false>(w, constants, x, unit, factors, tile);
+      }
     }
   }
 }

@@ -21,8 +21,10 @@ struct Plane {
 
 // How many sets ahead of the one in use memory is asked: a thread uses up 16 KB in about a
 // microsecond, several times the latency of DRAM.
+// Not less than the sets that are used together.
 inline int64_t sets_ahead(int64_t set_bytes) {
-  return (16 * 1024 + set_bytes - 1) / set_bytes;
+  const int64_t sets = (16 * 1024 + set_bytes - 1) / set_bytes;
+  return sets < rows::kSets ? rows::kSets : sets;
 }
 
 // The plane that starts `offset` bytes into the matrix and has `stride` bytes a row group.

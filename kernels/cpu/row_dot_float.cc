@@ -7,6 +7,7 @@ namespace {
 
 using rows::Floats;
 using rows::kRows;
+using rows::kSets;
 
 constexpr int kTile = 8;         // tokens, one register sum each
 constexpr int64_t kBlock = 128;  // inputs whose decoded weights, 8 KB at 16 rows, stay in the L1
@@ -24,73 +25,118 @@ struct BF16 {
   static Floats load(const std::byte* at, int64_t next) { return rows::load_bf16(at, next); }
 };
 
-// lanes: [tokens][8][kRows], written.
-using DotSet = void (*)(const Plane& w, int64_t k, const float* const* x, float* lanes);
+// The sets at w[0], w[1], ...; lanes: [tokens][sets][8][kRows], written.
+using DotSets = void (*)(const Plane* w, int64_t k, const float* const* x, float* lanes);
 
 // One token streams the weights in order, all lanes in registers.
 template <class Element>
-void dot_one(const Plane& w, int64_t k, const float* const* x, float* lanes) {
-  const std::byte* at = w.at;
+void dot_one(const Plane* w, int64_t k, const float* const* x, float* lanes) {
+  const std::byte* at = w->at;
   const float* input = x[0];
   Floats lane[8];
   for (int i = 0; i < 8; ++i) lane[i] = rows::zero();
   for (int64_t j = 0; j + 8 <= k; j += 8) {
     for (int i = 0; i < 8; ++i) {
-      const Floats weights = Element::load(at + i * Element::kBytes, w.next);
+      const Floats weights = Element::load(at + i * Element::kBytes, w->next);
       lane[i] = rows::fma(weights, rows::broadcast(input[i]), lane[i]);
     }
     at += 8 * Element::kBytes;
     input += 8;
   }
   for (int i = 0; i < k % 8; ++i) {
-    const Floats weights = Element::load(at + i * Element::kBytes, w.next);
+    const Floats weights = Element::load(at + i * Element::kBytes, w->next);
     lane[i] = rows::fma(weights, rows::broadcast(input[i]), lane[i]);
   }
   for (int i = 0; i < 8; ++i) rows::store(lanes + i * kRows, lane[i]);
 }
 
 // Several tokens: a block of inputs is decoded once, in order (a strided walk of memory runs at a
-// fifth of its speed), and then walked one lane at a time, so that a register a token suffices.
-template <class Element, int kTokens>
-void dot_some(const Plane& w, int64_t k, const float* const* x, float* lanes) {
-  alignas(64) float weights[kBlock * kRows];
-  const float* input[kTokens];
-  for (int t = 0; t < kTokens; ++t) input[t] = x[t];
-  std::memset(lanes, 0, sizeof(float) * 8 * kRows * kTokens);
-  for (int64_t begin = 0; begin < k; begin += kBlock) {
-    const int64_t count = k - begin < kBlock ? k - begin : kBlock;
-    const std::byte* at = w.at + begin * Element::kBytes;
-    for (int64_t j = 0; j < count; ++j) {
-      rows::store(weights + j * kRows, Element::load(at + j * Element::kBytes, w.next));
+// fifth of its speed), and then walked one lane at a time, so that a register a token and set
+// suffices, and each input is loaded once for all sets.
+template <class Element, int kTokens, int kCount>
+void dot_some(const Plane* w, int64_t k, const float* const* x, float* lanes) {
+  constexpr int64_t kInputs = kBlock / kCount;
+  constexpr int64_t kTokenFloats = kCount * 8 * kRows;
+  alignas(64) float weights[kInputs][kCount][kRows];
+  std::memset(lanes, 0, sizeof(float) * kTokens * kTokenFloats);
+  for (int64_t begin = 0; begin < k; begin += kInputs) {
+    const int64_t count = k - begin < kInputs ? k - begin : kInputs;
+    for (int s = 0; s < kCount; ++s) {
+      const std::byte* const at = w[s].at + begin * Element::kBytes;
+      for (int64_t j = 0; j < count; ++j) {
+        rows::store(weights[j][s], Element::load(at + j * Element::kBytes, w[s].next));
+      }
     }
     for (int lane = 0; lane < 8; ++lane) {
-      Floats sum[kTokens];
-      float* const kept = lanes + lane * kRows;
-      for (int t = 0; t < kTokens; ++t) sum[t] = rows::load(kept + t * 8 * kRows);
+      Floats sum[kTokens][kCount];
+      const auto kept = [&](int t, int s) {
+        return lanes + t * kTokenFloats + (s * 8 + lane) * kRows;
+      };
+      for (int t = 0; t < kTokens; ++t) {
+        for (int s = 0; s < kCount; ++s) sum[t][s] = rows::load(kept(t, s));
+      }
       for (int64_t j = lane; j < count; j += 8) {
-        const Floats weight = rows::load(weights + j * kRows);
+        Floats weight[kCount];
+        for (int s = 0; s < kCount; ++s) weight[s] = rows::load(weights[j][s]);
         for (int t = 0; t < kTokens; ++t) {
-          sum[t] = rows::fma(weight, rows::broadcast(input[t][j]), sum[t]);
+          const Floats input = rows::keep(rows::broadcast(x[t][begin + j]));
+          for (int s = 0; s < kCount; ++s) sum[t][s] = rows::fma(weight[s], input, sum[t][s]);
         }
       }
-      for (int t = 0; t < kTokens; ++t) rows::store(kept + t * 8 * kRows, sum[t]);
+      for (int t = 0; t < kTokens; ++t) {
+        for (int s = 0; s < kCount; ++s) rows::store(kept(t, s), sum[t][s]);
+      }
     }
-    for (int t = 0; t < kTokens; ++t) input[t] += count;
   }
 }
 
-template <class Element>
-DotSet find_dot_set(int64_t tokens) {
-  static constexpr DotSet kKernels[kTile] = {
-      dot_one<Element>,     dot_some<Element, 2>, dot_some<Element, 3>, dot_some<Element, 4>,
-      dot_some<Element, 5>, dot_some<Element, 6>, dot_some<Element, 7>, dot_some<Element, 8>};
+template <class Element, int kCount>
+DotSets find_dot_sets(int64_t tokens) {
+  static constexpr DotSets kKernels[kTile] = {dot_one<Element>,
+                                              dot_some<Element, 2, kCount>,
+                                              dot_some<Element, 3, kCount>,
+                                              dot_some<Element, 4, kCount>,
+                                              dot_some<Element, 5, kCount>,
+                                              dot_some<Element, 6, kCount>,
+                                              dot_some<Element, 7, kCount>,
+                                              dot_some<Element, 8, kCount>};
   return kKernels[tokens - 1];
 }
 
-DotSet find_dot_set(TensorType element, int64_t tokens) {
-  if (element == TensorType::kF32) return find_dot_set<F32>(tokens);
-  if (element == TensorType::kF16) return find_dot_set<F16>(tokens);
-  return find_dot_set<BF16>(tokens);
+template <int kCount>
+DotSets find_dot_sets(TensorType element, int64_t tokens) {
+  if (element == TensorType::kF32) return find_dot_sets<F32, kCount>(tokens);
+  if (element == TensorType::kF16) return find_dot_sets<F16, kCount>(tokens);
+  return find_dot_sets<BF16, kCount>(tokens);
+}
+
+// All tokens times the `count` sets from `group` on, whose weights stay in the cache meanwhile.
+void dot_group(const RowDotArgs& args, int64_t stride, int64_t group, int count) {
+  alignas(64) float lanes[kTile * kSets * 8 * kRows];
+  const float* x[kTile];
+  Plane w[kSets];
+  for (int s = 0; s < count; ++s) {
+    w[s] = plane_at(args, args.matrix.shape.codes, stride, group + s * rows::kGroups, 0);
+  }
+  const int64_t tiles = (args.tokens + kTile - 1) / kTile;
+  int64_t token = 0;
+  for (int64_t i = 0; i < tiles; ++i) {  // tiles of nearly equal size
+    const int64_t tokens = (args.tokens - token) / (tiles - i);
+    for (int64_t t = 0; t < tokens; ++t) {
+      x[t] = args.x + activation_row(args, token + t) * args.x_stride;
+    }
+    const TensorType element = args.matrix.shape.format.element;
+    const DotSets dot =
+        count == 1 ? find_dot_sets<1>(element, tokens) : find_dot_sets<kSets>(element, tokens);
+    dot(w, args.matrix.shape.k, x, lanes);
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int s = 0; s < count; ++s) {
+        store_results(args, lanes + (t * count + s) * 8 * kRows, group + s * rows::kGroups,
+                      token + t);
+      }
+    }
+    token += tokens;
+  }
 }
 
 }  // namespace
@@ -98,26 +144,13 @@ DotSet find_dot_set(TensorType element, int64_t tokens) {
 void row_dot_float(const RowDotArgs& args) {
   const PackedShape& shape = args.matrix.shape;
   const int64_t element_bytes = shape.format.element == TensorType::kF32 ? 32 : 16;
-  const int64_t stride = (shape.k + 7) / 8 * 8 * element_bytes;
-  const int64_t tiles = (args.tokens + kTile - 1) / kTile;
-
-  alignas(64) float lanes[kTile * 8 * kRows];
-  const float* x[kTile];
-  // The weights of a set stay in the cache while all tiles pass.
-  for (int64_t group = args.group_begin; group < args.group_end; group += rows::kGroups) {
-    const Plane w = plane_at(args, shape.codes, stride, group, 0);
-    int64_t token = 0;
-    for (int64_t i = 0; i < tiles; ++i) {  // tiles of nearly equal size
-      const int64_t tokens = (args.tokens - token) / (tiles - i);
-      for (int64_t t = 0; t < tokens; ++t) {
-        x[t] = args.x + activation_row(args, token + t) * args.x_stride;
-      }
-      find_dot_set(shape.format.element, tokens)(w, shape.k, x, lanes);
-      for (int64_t t = 0; t < tokens; ++t) {
-        store_results(args, lanes + t * 8 * kRows, group, token + t);
-      }
-      token += tokens;
-    }
+  const int64_t stride = shape.float_inputs() * element_bytes;
+  for (int64_t group = args.group_begin; group < args.group_end;) {
+    // Tiles are of nearly equal size, so one of a single token is the only one.
+    const bool is_several = args.tokens > 1 && args.group_end - group > (kSets - 1) * rows::kGroups;
+    const int count = is_several ? kSets : 1;
+    dot_group(args, stride, group, count);
+    group += count * rows::kGroups;
   }
 }
 

@@ -119,6 +119,10 @@ inline Ints zero_ints() {
   return _mm256_setzero_si256();
 }
 
+inline Floats keep(Floats x) {
+  __asm__("" : "+x"(x));
+  return x;
+}
 inline Inputs keep(Inputs x) {
   __asm__("" : "+x"(x));
   return x;

@@ -129,6 +129,10 @@ inline Ints zero_ints() {
   return _mm512_setzero_si512();
 }
 
+inline Floats keep(Floats x) {
+  __asm__("" : "+v"(x));
+  return x;
+}
 inline Inputs keep(Inputs x) {
   __asm__("" : "+v"(x));
   return x;

@@ -46,7 +46,7 @@ TEST(ConfigTest, DefaultYamlEqualsTheBuiltInDefaults) {
         "chat.template=chatml", "chat.system=x"}) {
     set_config(config, assignment);
   }
-  ASSERT_EQ(config_keys().size(), 15u) << "a new key belongs into this test";
+  ASSERT_EQ(config_keys().size(), 16u) << "a new key belongs into this test";
   load_config(config, HOTSET_SOURCE_DIR "/configs/default.yaml");
   EXPECT_EQ(dump_config(config), dump_config(Config()));
 }
