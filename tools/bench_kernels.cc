@@ -38,13 +38,12 @@ double rate(const Work& work) {
 
 class KernelBench {
  public:
-  KernelBench(const KernelTable& kernels, int threads)
-      : kernels_(kernels), pool_(threads), bandwidth_(threads) {}
+  KernelBench(const KernelTable& kernels, int threads) : kernels_(kernels), pool_(threads) {}
 
-  double peak(Bound bound) {
-    switch (bound) {
+  double peak(const KernelCase& c) {
+    switch (c.bound) {
       case Bound::kMemory:
-        return bandwidth_.measure_gbps();
+        return read_gbps(pool_, c.streamed);
       case Bound::kByteDots:
         return arithmetic_peak(kernels_.peak_byte_dot);
       case Bound::kFloatFma:
@@ -76,7 +75,6 @@ class KernelBench {
 
   const KernelTable& kernels_;
   ThreadPool pool_;
-  ReadBandwidth bandwidth_;
 };
 
 const char* unit(Bound bound) {
@@ -115,7 +113,7 @@ void bench_kernels(const KernelTable& kernels, const std::string& only, int thre
     }
     Samples rates, peaks;
     for (int64_t i = 0; i < repetitions; ++i) {
-      peaks.values.push_back(bench.peak(c.bound));
+      peaks.values.push_back(bench.peak(c));
       rates.values.push_back(bench.run(c));
     }
     rows.push_back({{"kernel", named.kernel},

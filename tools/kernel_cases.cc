@@ -175,6 +175,7 @@ KernelCase row_dot_case(const KernelTable& kernels, const PackedFormat& format, 
   KernelCase c;
   c.bound = streams ? Bound::kMemory : format.is_float() ? Bound::kFloatFma : Bound::kByteDots;
   c.work = static_cast<double>(streams ? shape.bytes : n * kHidden * tokens);
+  c.streamed = {o->matrix.view().data, static_cast<size_t>(shape.bytes)};
   c.run = run;
   c.error = [o, run] {
     ThreadPool one(1);
@@ -256,7 +257,8 @@ KernelCase attention_case(const KernelTable& kernels) {
     run(one);
     return o->error();
   };
-  return {Bound::kMemory, static_cast<double>(o->heads * kHeadBytes), run, error};
+  const auto bytes = static_cast<size_t>(o->heads * kHeadBytes);
+  return {Bound::kMemory, static_cast<double>(bytes), {o->kv.data(), bytes}, run, error};
 }
 
 // The gated delta net's state update, one head a task: one token, or a chunk of 64.
@@ -332,6 +334,7 @@ KernelCase delta_case(const KernelTable& kernels, int64_t tokens) {
     pool.run(o->heads, [&](int64_t head, int thread) { o->update(kernels, head, thread); });
   };
   KernelCase c;
+  c.streamed = {o->state.data(), static_cast<size_t>(heads * kStateBytes)};
   c.run = run;
   c.error = [o, run] {
     o->fill_state();
@@ -377,7 +380,7 @@ KernelCase row_function_case(const RowFunction& f) {
     }
     return worst;
   };
-  return {Bound::kCache, static_cast<double>(kTimes * kHidden * f.bytes_each), run, error};
+  return {Bound::kCache, static_cast<double>(kTimes * kHidden * f.bytes_each), {}, run, error};
 }
 
 std::vector<RowFunction> row_functions(const KernelTable& kernels) {

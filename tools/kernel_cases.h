@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,7 +22,8 @@ enum class Bound {
 // Owns its operands (through the functions), so only one need exist at a time.
 struct KernelCase {
   Bound bound = Bound::kMemory;
-  double work = 0;  // bytes, or multiply-adds, of one run
+  double work = 0;                      // bytes, or multiply-adds, of one run
+  std::span<const std::byte> streamed;  // kMemory: what a run reads
   std::function<void(ThreadPool&)> run;
   // The largest difference from the double-precision reference over the same (already quantised)
   // operands, relative to the sum of the magnitudes that were added: single precision gives 1e-7

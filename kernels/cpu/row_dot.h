@@ -51,7 +51,10 @@ inline void prefetch_next(const Plane& plane, int64_t unit) {
   constexpr int kStep = kBytes * rows::kGroups;
   if (kStep < kLine && unit % (kLine / kStep) != 0) return;
   const std::byte* at = plane.at + plane.ahead + unit * kStep;
-  for (int i = 0; i < kStep; i += kLine) rows::prefetch(at + i);
+  // 8-bit codes fill the stream that the processor follows by itself: a hint now and then is enough
+  // (decode 85 against 83 % of the read bandwidth); 4-bit codes lose a fifth that way.
+  constexpr int kEach = kBytes >= 256 ? 4 * kLine : kLine;
+  for (int i = 0; i < kStep; i += kEach) rows::prefetch(at + i);
 }
 
 // Folds one token's lanes [8][rows::kRows] and stores those results of the set that are in range.
