@@ -34,6 +34,7 @@ void make_head_plausible(std::vector<uint8_t>& bytes) {
   size_t at = sizeof(head);
   const auto take = [&](auto& table, uint64_t count) {
     table.resize(std::min<uint64_t>(count, (bytes.size() - at) / sizeof(table[0])));
+    if (table.empty()) return;
     std::memcpy(table.data(), bytes.data() + at, table.size() * sizeof(table[0]));
     at += table.size() * sizeof(table[0]);
   };
