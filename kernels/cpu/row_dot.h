@@ -85,3 +85,7 @@ void row_dot_quantised(const RowDotArgs& args);
 void row_dot_float(const RowDotArgs& args);
 
 }  // namespace hotset::HOTSET_ISA
+
+namespace hotset::avx2 {
+void row_dot_quantised(const RowDotArgs& args);
+}
