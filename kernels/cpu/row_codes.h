@@ -16,7 +16,7 @@ constexpr int kChunkUnits = 8;  // 256 inputs: what one super scale covers
 
 // A matrix's row groups of one vector set, ready to be unpacked.
 struct GroupSet {
-  int64_t units, blocks;
+  int64_t units;
   Plane codes, high, scales, sub_scales, offsets, sub_offsets;
 };
 
@@ -30,13 +30,13 @@ inline GroupSet make_set(const RowDotArgs& args, int64_t group) {
   const PackedShape& s = args.matrix.shape;
   GroupSet set;
   set.units = (s.k + 31) / 32;
-  set.blocks = (s.k + s.format.block - 1) / s.format.block;
+  const int64_t blocks = (s.k + s.format.block - 1) / s.format.block;
   const int64_t super_bytes = (s.k + 255) / 256 * 16;
   const bool two_level =
       s.format.scale == ScaleKind::kTwoLevelU8 || s.format.scale == ScaleKind::kTwoLevelI8;
-  const int64_t scale_bytes = set.blocks * (s.format.scale == ScaleKind::kE8M0 ? 8 : 16);
+  const int64_t scale_bytes = blocks * (s.format.scale == ScaleKind::kE8M0 ? 8 : 16);
   const int64_t offset_bytes =
-      s.format.offset == OffsetKind::kTwoLevelU8 ? super_bytes : set.blocks * 16;
+      s.format.offset == OffsetKind::kTwoLevelU8 ? super_bytes : blocks * 16;
   const int64_t code_bytes = set.units * (s.format.layout == Layout::kP8 ? 256 : 128);
   const int64_t ahead = rows::kGroups * sets_ahead(rows::kGroups * code_bytes);
   const auto plane = [&](int64_t offset, int64_t stride) {
@@ -45,9 +45,9 @@ inline GroupSet make_set(const RowDotArgs& args, int64_t group) {
   set.codes = plane(s.codes, code_bytes);
   set.high = plane(s.high, set.units * 64);
   set.scales = plane(s.scales, two_level ? super_bytes : scale_bytes);
-  set.sub_scales = plane(s.sub_scales, set.blocks * 8);
+  set.sub_scales = plane(s.sub_scales, blocks * 8);
   set.offsets = plane(s.offsets, offset_bytes);
-  set.sub_offsets = plane(s.sub_offsets, set.blocks * 8);
+  set.sub_offsets = plane(s.sub_offsets, blocks * 8);
   return set;
 }
 
