@@ -19,7 +19,7 @@ namespace {
 struct RunOptions {
   ModelOptions model;
   std::string prompt, file;
-  bool has_prompt = false, raw = false, json = false, quiet = false, print_config = false;
+  bool has_prompt = false, raw = false, json = false, quiet = false;
   std::optional<int64_t> max_tokens;
   std::optional<std::string> system, chat_template;
   std::optional<double> temperature, top_p, min_p, repeat_penalty;
@@ -135,10 +135,6 @@ void answer_once(LoadedModel& model, const Config& config, const RunOptions& opt
 
 void run_run(const RunOptions& options) {
   const Config config = config_of(options);
-  if (options.print_config) {
-    fmt::print("{}", dump_config(config));
-    return;
-  }
   const bool is_chat = !options.has_prompt && options.file.empty() && isatty(STDIN_FILENO) == 1;
   if (is_chat && (options.json || options.raw)) {
     throw ConfigError("--json and --raw need a prompt: -p, --file or standard input");
@@ -207,7 +203,6 @@ void add_run_command(CLI::App& app) {
   command->add_option("--seed", o->seed, "the same seed gives the same text");
   command->add_flag("--json", o->json, "one JSON object on stdout, nothing else");
   command->add_flag("-q,--quiet", o->quiet, "only the answer");
-  command->add_flag("--print-config", o->print_config, "print the settings as YAML and end");
   command->footer("Example:\n  hotset run -m model.gguf -p 'What is 2+2?' -n 64 --ram 50%");
   command->callback([o, prompt] {
     o->has_prompt = prompt->count() > 0;

@@ -13,5 +13,6 @@ void add_inspect_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_quantize_command(CLI::App& app);
 void add_pack_command(CLI::App& app);
+void add_config_command(CLI::App& app);
 
 }  // namespace hotset

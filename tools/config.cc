@@ -9,37 +9,11 @@
 #include <set>
 #include <sstream>
 
+#include "tools/config_walk.h"
 #include "tools/size.h"
 
 namespace hotset {
 namespace {
-
-struct IgnoreField {
-  template <class T>
-  void operator()(const char*, T&) const {}
-};
-template <class T>
-concept Section = requires(T& section) {
-  T::visit(section, IgnoreField{});
-};
-
-// Calls leaf(key, value) for every setting, with its full key ("cpu.threads").
-template <class Self, class Leaf>
-void walk(Self& section, const std::string& prefix, const Leaf& leaf) {
-  std::remove_const_t<Self>::visit(section, [&](const char* name, auto& value) {
-    const std::string key = prefix + name;
-    if constexpr (Section<std::remove_cvref_t<decltype(value)>>) {
-      walk(value, key + ".", leaf);
-    } else {
-      leaf(key, value);
-    }
-  });
-}
-
-template <class T>
-constexpr bool kIsOptional = false;
-template <class T>
-constexpr bool kIsOptional<std::optional<T>> = true;
 
 template <class T>
 constexpr const char* type_name() {
@@ -102,7 +76,7 @@ size_t edit_distance(const std::string& a, const std::string& b) {
 void set_leaf(Config& config, const std::string& key, const YAML::Node& node,
               const std::string& where) {
   bool found = false;
-  walk(config, "", [&](const std::string& known, auto& value) {
+  walk_config(config, "", [&](const std::string& known, auto& value, const About&) {
     if (known != key) return;
     found = true;
     assign(value, node, where);
@@ -143,6 +117,26 @@ YAML::Node parse_yaml(const std::string& text, const std::string& name) {
   }
 }
 
+template <class T>
+void check_value(const std::string& key, const T& value, const About& about) {
+  if constexpr (std::is_same_v<T, std::string>) {
+    const std::string names = about.names != nullptr ? about.names : "";
+    const bool is_named = !value.empty() && value.find('|') == std::string::npos &&
+                          ("|" + names + "|").find("|" + value + "|") != std::string::npos;
+    if (names.empty() && !about.is_size) return;
+    if (is_named || (about.is_size && Size::parse(value))) return;
+    std::string expected = about.is_size ? "a size such as 16GiB, 16GB or 50%" : "one of ";
+    if (about.is_size && !names.empty()) expected += ", or ";
+    for (const char c : names) expected += c == '|' ? ", " : std::string(1, c);
+    throw ConfigError(fmt::format("{}: found \"{}\", expected {}", key, value, expected));
+  } else if constexpr (!std::is_same_v<T, bool>) {
+    const auto number = static_cast<double>(value);
+    if (number >= about.least && number <= about.most) return;
+    throw ConfigError(
+        fmt::format("{}: found {}, expected {} to {}", key, value, about.least, about.most));
+  }
+}
+
 }  // namespace
 
 void load_config(Config& config, const std::string& path) {
@@ -176,36 +170,18 @@ void set_config(Config& config, const std::string& assignment) {
 }
 
 void check_config(const Config& config) {
-  const auto one_of = [](const char* key, const std::string& value,
-                         const std::vector<std::string>& known) {
-    if (std::find(known.begin(), known.end(), value) != known.end()) return;
-    throw ConfigError(
-        fmt::format("{}: found \"{}\", expected one of {}", key, value, fmt::join(known, ", ")));
-  };
-  const auto in_range = [](const char* key, const auto& value, auto low, auto high) {
-    if (!value || (*value >= low && *value <= high)) return;
-    throw ConfigError(fmt::format("{}: found {}, expected {} to {}", key, *value, low, high));
-  };
-  one_of("cpu.isa", config.cpu.isa, {"auto", "portable", "avx2", "avx512", "avx512vnni"});
-  one_of("kv.type", config.kv.type, {"f16", "f32"});
-  one_of("pack.sidecar", config.pack.sidecar, {"auto", "off"});
-  in_range("cpu.threads", &config.cpu.threads, 0, 1024);
-  in_range("ctx", &config.ctx, int64_t{0}, int64_t{INT32_MAX});
-  in_range("prompt.chunk", &config.prompt.chunk, 1, 1 << 16);
-  in_range("sampler.temperature", config.sampler.temperature, 0.0, 1000.0);
-  in_range("sampler.top_p", config.sampler.top_p, 0.0, 1.0);
-  in_range("sampler.min_p", config.sampler.min_p, 0.0, 1.0);
-  in_range("sampler.top_k", config.sampler.top_k, int64_t{0}, int64_t{INT32_MAX});
-  in_range("sampler.repeat_penalty", config.sampler.repeat_penalty, 0.01, 1000.0);
-  if (!Size::parse(config.ram)) {
-    throw ConfigError(
-        fmt::format("ram: found \"{}\", expected a size such as 16GiB, 16GB or 50%", config.ram));
-  }
+  walk_config(config, "", [](const std::string& key, const auto& value, const About& about) {
+    if constexpr (kIsOptional<std::remove_cvref_t<decltype(value)>>) {
+      if (value) check_value(key, *value, about);
+    } else {
+      check_value(key, value, about);
+    }
+  });
 }
 
 std::string dump_config(const Config& config) {
   YAML::Node root;
-  walk(config, "", [&](const std::string& key, const auto& value) {
+  walk_config(config, "", [&](const std::string& key, const auto& value, const About&) {
     YAML::Node leaf;
     if constexpr (kIsOptional<std::remove_cvref_t<decltype(value)>>) {
       if (value) leaf = *value;
@@ -225,7 +201,8 @@ std::string dump_config(const Config& config) {
 std::vector<std::string> config_keys() {
   std::vector<std::string> keys;
   const Config defaults;
-  walk(defaults, "", [&](const std::string& key, const auto&) { keys.push_back(key); });
+  walk_config(defaults, "",
+              [&](const std::string& key, const auto&, const About&) { keys.push_back(key); });
   return keys;
 }
 

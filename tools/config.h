@@ -1,9 +1,10 @@
 // The configuration: every setting, its default, and one list of fields that loading, dumping,
-// --set and the unknown-key error all walk. The environment is not consulted. Precedence: defaults,
-// file, --set, flags.
+// --set, the checks, the JSON schema and the unknown-key error all walk. The environment is not
+// consulted. Precedence: defaults, file, --set, flags.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,16 @@ class ConfigError : public Error {
   using Error::Error;
 };
 
+// What is said of a field beside its name: editors show it, values are checked against it.
+struct About {
+  const char* text;
+  const char* names = nullptr;  // "auto|off": the values that text may have
+  bool is_size = false;         // text that is a size (tools/size.h), or one of the names
+  double least = -std::numeric_limits<double>::infinity();
+  double most = std::numeric_limits<double>::infinity();
+  bool is_live = false;  // `hotset ctl set` and `reload` change it in a running process
+};
+
 struct CpuConfig {
   std::string isa = "auto";
   int32_t threads = 0;
@@ -25,9 +36,12 @@ struct CpuConfig {
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
-    field("isa", self.isa);
-    field("threads", self.threads);
-    field("pin", self.pin);
+    field("isa", self.isa,
+          About{.text = "instruction set; all give the same bits",
+                .names = "auto|portable|avx2|avx512|avx512vnni"});
+    field("threads", self.threads,
+          About{.text = "compute threads; 0: as many as physical cores", .least = 0, .most = 1024});
+    field("pin", self.pin, About{.text = "each compute thread keeps to a core of its own"});
   }
 };
 
@@ -36,7 +50,7 @@ struct KvConfig {
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
-    field("type", self.type);
+    field("type", self.type, About{.text = "how keys and values are kept", .names = "f16|f32"});
   }
 };
 
@@ -45,7 +59,10 @@ struct PromptConfig {
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
-    field("chunk", self.chunk);
+    field("chunk", self.chunk,
+          About{.text = "tokens of a prompt that go through together where the model is resident",
+                .least = 1,
+                .most = 1 << 16});
   }
 };
 
@@ -54,7 +71,10 @@ struct PackConfig {
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
-    field("sidecar", self.sidecar);
+    field("sidecar", self.sidecar,
+          About{.text = "packed weights in a file beside the model or in the cache folder, from "
+                        "which the next start is fast",
+                .names = "auto|off"});
   }
 };
 
@@ -65,12 +85,22 @@ struct SamplerConfig {
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
-    field("temperature", self.temperature);
-    field("top_k", self.top_k);
-    field("top_p", self.top_p);
-    field("min_p", self.min_p);
-    field("repeat_penalty", self.repeat_penalty);
-    field("seed", self.seed);
+    field("temperature", self.temperature, About{.text = "0: greedy", .least = 0, .most = 1000});
+    field("top_k", self.top_k,
+          About{.text = "the K most probable tokens; 0: all", .least = 0, .most = INT32_MAX});
+    field(
+        "top_p", self.top_p,
+        About{.text = "the most probable tokens that sum up to P; 1: all", .least = 0, .most = 1});
+    field("min_p", self.min_p,
+          About{.text = "tokens at least P times as probable as the best; 0: all",
+                .least = 0,
+                .most = 1});
+    field("repeat_penalty", self.repeat_penalty,
+          About{.text = "divides the logits of tokens that have occurred; 1: off",
+                .least = 0.01,
+                .most = 1000});
+    field("seed", self.seed,
+          About{.text = "the same seed gives the same text; unset: another one each time"});
   }
 };
 
@@ -80,8 +110,9 @@ struct ChatConfig {
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
-    field("template", self.format);
-    field("system", self.system);
+    field("template", self.format,
+          About{.text = "unset: recognised from the model's own", .names = "chatml"});
+    field("system", self.system, About{.text = "the system message; unset: none"});
   }
 };
 
@@ -97,14 +128,20 @@ struct Config {
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
-    field("cpu", self.cpu);
-    field("ram", self.ram);
-    field("ctx", self.ctx);
-    field("kv", self.kv);
-    field("prompt", self.prompt);
-    field("pack", self.pack);
-    field("sampler", self.sampler);
-    field("chat", self.chat);
+    field("cpu", self.cpu, About{"the processor"});
+    field("ram", self.ram,
+          About{.text = "memory for routed experts: 16GiB, 16GB, or a part of all of them (50%)",
+                .is_size = true});
+    field("ctx", self.ctx,
+          About{.text = "positions a session can hold; 0: the model's, at most 8192",
+                .least = 0,
+                .most = INT32_MAX});
+    field("kv", self.kv, About{"attention's keys and values"});
+    field("prompt", self.prompt, About{"how prompts go through the model"});
+    field("pack", self.pack, About{"packed weights"});
+    field("sampler", self.sampler,
+          About{"unset: as the model's generation_config.json says; greedy where it has none"});
+    field("chat", self.chat, About{"conversations"});
   }
 };
 
@@ -113,9 +150,11 @@ struct Config {
 void load_config(Config& config, const std::string& path);
 void load_config_text(Config& config, const std::string& yaml, const std::string& name);
 void set_config(Config& config, const std::string& assignment);  // "cpu.threads=4"
-void check_config(const Config& config);                         // ranges and names of values
+void check_config(const Config& config);  // against what About says of each field
 
-std::string dump_config(const Config& config);  // as YAML
+std::string dump_config(const Config& config);       // as YAML
+std::string dump_config_json(const Config& config);  // the same as one line of JSON
 std::vector<std::string> config_keys();
+std::string config_schema();  // JSON schema (draft 7) of a configuration file
 
 }  // namespace hotset

@@ -32,6 +32,7 @@ int run(int argc, char** argv) {
   hotset::add_bench_command(app);
   hotset::add_quantize_command(app);
   hotset::add_pack_command(app);
+  hotset::add_config_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -1,15 +1,18 @@
 #include "tools/config.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
+#include <regex>
+#include <sstream>
 
-#include <cstdlib>
+#include "tests/tools/cli.h"
 
 namespace hotset {
 namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+
+const std::filesystem::path kConfigs = HOTSET_SOURCE_DIR "/configs";
+const std::string kNone = "no ConfigError";
 
 template <class Work>
 std::string message_of(const Work& work) {
@@ -18,7 +21,7 @@ std::string message_of(const Work& work) {
   } catch (const ConfigError& error) {
     return error.what();
   }
-  return "no ConfigError";
+  return kNone;
 }
 
 std::string load_error(const std::string& yaml) {
@@ -51,7 +54,59 @@ TEST(ConfigTest, DefaultYamlEqualsTheBuiltInDefaults) {
   EXPECT_EQ(dump_config(config), dump_config(Config()));
 }
 
+TEST(ConfigTest, EveryFileInConfigsLoads) {
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(kConfigs)) {
+    if (entry.path().extension() != ".yaml") continue;
+    Config config;
+    EXPECT_NO_THROW(load_config(config, entry.path())) << entry.path();
+    EXPECT_NO_THROW(check_config(config)) << entry.path();
+    // What a file sets is what an editor complains about where the schema does not know it.
+    EXPECT_THAT(content(entry.path()), HasSubstr("$schema=hotset.schema.json")) << entry.path();
+    ++files;
+  }
+  EXPECT_EQ(files, 3);
+}
+
+// If this fails: build/release/tools/hotset config --schema > configs/hotset.schema.json
+TEST(ConfigTest, TheSchemaInTheTreeIsTheOneOfTheFieldList) {
+  EXPECT_EQ(content(kConfigs / "hotset.schema.json"), config_schema());
+}
+
+TEST(ConfigTest, TheSchemaHasEveryKeyWithWhatIsSaidOfIt) {
+  const json schema = json::parse(config_schema());
+  EXPECT_EQ(schema["additionalProperties"], false);
+  for (const std::string& key : config_keys()) {
+    json node = schema;
+    std::istringstream names(key);
+    for (std::string name; std::getline(names, name, '.');) node = json(node["properties"][name]);
+    EXPECT_GT(node.value("description", "").size(), 5u) << key;
+    EXPECT_TRUE(node.contains("default") && node.contains("type")) << key;
+  }
+  const json& cpu = schema["properties"]["cpu"]["properties"];
+  EXPECT_EQ(cpu["isa"]["enum"], (json{"auto", "portable", "avx2", "avx512", "avx512vnni"}));
+  EXPECT_EQ(cpu["threads"]["maximum"], 1024);
+  EXPECT_EQ(cpu["pin"]["type"], "boolean");
+  const json& sampler = schema["properties"]["sampler"]["properties"];
+  EXPECT_EQ(sampler["top_p"]["type"], (json{"number", "null"}));
+  EXPECT_EQ(sampler["top_p"]["default"], nullptr);
+}
+
+// The schema and Size::parse must agree: an editor would otherwise mark what is right.
+TEST(ConfigTest, TheSchemasPatternOfASizeIsWhatLoads) {
+  const json ram = json::parse(config_schema())["properties"]["ram"];
+  const std::regex pattern(ram["anyOf"][1]["pattern"].get<std::string>());
+  for (const char* text : {"16GiB", "16GB", "50%", "1234", "1.5 tib", "7b", "3 %", "lots", "-1",
+                           "5 KiBs", "%", "1e3", "1,5GB", ""}) {
+    Config config;
+    config.ram = text;
+    EXPECT_EQ(std::regex_match(text, pattern), message_of([&] { check_config(config); }) == kNone)
+        << text;
+  }
+}
+
 TEST(ConfigTest, ADumpLoadsToTheSameConfiguration) {
+  // As JSON as well, which is YAML.
   Config config;
   set_config(config, "sampler.temperature=0.7");
   set_config(config, "chat.system=You are: \"brief\" # not");
@@ -60,6 +115,9 @@ TEST(ConfigTest, ADumpLoadsToTheSameConfiguration) {
   load_config_text(loaded, dump_config(config), "dump");
   EXPECT_EQ(dump_config(loaded), dump_config(config));
   EXPECT_EQ(loaded.chat.system, config.chat.system);
+  Config from_json;
+  load_config_text(from_json, dump_config_json(config), "json");
+  EXPECT_EQ(dump_config(from_json), dump_config(config));
 }
 
 TEST(ConfigTest, UnknownKeyIsNamedWithFileLineAndNearestKey) {
