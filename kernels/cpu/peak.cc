@@ -25,7 +25,11 @@ int64_t peak_byte_dot(int64_t rounds, float* sink) {
   for (int64_t i = 0; i < rounds; ++i) {
     for (rows::Ints& s : sum) {
       for (rows::Inputs& four : x) four = rows::keep(four);  // or products would be computed once
-      s = rows::dot<rows::Range::kU4, 0, 8>(w, x, s);
+      rows::Ints products = rows::begin<rows::Range::kU4>(s);
+      for (int j = 0; j < 8; j += 2) {
+        products = rows::add_products<rows::Range::kU4>(products, w[j], x[j], w[j + 1], x[j + 1]);
+      }
+      s = rows::finish<rows::Range::kU4>(products, s);
     }
   }
   rows::Floats all = rows::zero();

@@ -16,6 +16,10 @@ enum class Range {
   kSigned,  // -128..127, in the form that prepare_signed() makes
 };
 
+// A cell's sum of products is made in three steps, so that the sums of several tokens and row sets
+// can be under way at once: begin(start), add_products() for two byte vectors of weights and their
+// inputs at a time, finish(sum, start).
+
 }  // namespace hotset::HOTSET_ISA::rows
 
 #if defined(HOTSET_ISA_avx512vnni) || defined(HOTSET_ISA_avx512)

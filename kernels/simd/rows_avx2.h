@@ -7,11 +7,14 @@ namespace hotset::HOTSET_ISA::rows {
 
 inline constexpr int kGroups = 1;
 inline constexpr int kRows = 8;
-using Bytes = __m256i;                 // 4 inputs of each row
-using Ints = __m256i;                  // an int32 a row
-using Floats = __m256;                 // a float a row
-using Inputs = __m256i;                // 4 inputs, for each row again
-inline constexpr int kSets = 1;        // vector sets of rows that several tokens share
+using Bytes = __m256i;           // 4 inputs of each row
+using Ints = __m256i;            // an int32 a row
+using Floats = __m256;           // a float a row
+using Inputs = __m256i;          // 4 inputs, for each row again
+inline constexpr int kSets = 1;  // vector sets of rows that several tokens share
+// Sums of byte dots that are under way together: tokens x sets, in sixteen registers with their
+// operands. Six loads then serve eight multiply-adds.
+inline constexpr int kTileTokens = 2, kTileSets = 4;
 inline constexpr int kSignedBias = 0;  // what prepare_signed() adds
 
 inline Floats load(const float* p) {
@@ -133,32 +136,34 @@ inline Inputs four_inputs(const int8_t* q) {
   return _mm256_set1_epi32(four);
 }
 
-// start + the dot product of byte vectors kFirst .. kFirst+kCount-1 of a unit with its inputs x.
-template <Range kRange, int kFirst, int kCount>
-inline Ints dot(const Bytes* w, const Inputs* x, Ints start) {
+// Sums of products under way, begun with `start` and finished with it again (rows.h).
+template <Range kRange>
+inline Ints begin(Ints start) {
+  return kRange == Range::kU4 ? _mm256_setzero_si256() : start;
+}
+template <Range kRange>
+inline Ints add_products(Ints sum, Bytes w0, Inputs x0, Bytes w1, Inputs x1) {
   const __m256i ones = _mm256_set1_epi16(1);
-  if constexpr (kRange == Range::kU4) {
-    __m256i sum = _mm256_maddubs_epi16(w[kFirst], x[kFirst]);
-    for (int j = kFirst + 1; j < kFirst + kCount; ++j) {
-      sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w[j], x[j]));
-    }
-    return _mm256_add_epi32(start, _mm256_madd_epi16(sum, ones));
+  if constexpr (kRange == Range::kU4) {  // in 16 bits
+    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w0, x0));
+    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w1, x1));
   } else if constexpr (kRange == Range::kU6) {
-    for (int j = kFirst; j < kFirst + kCount; j += 2) {
-      const __m256i a = _mm256_maddubs_epi16(w[j], x[j]);
-      const __m256i b = _mm256_maddubs_epi16(w[j + 1], x[j + 1]);
-      start = _mm256_add_epi32(start, _mm256_madd_epi16(_mm256_add_epi16(a, b), ones));
-    }
-    return start;
+    const __m256i pairs =
+        _mm256_add_epi16(_mm256_maddubs_epi16(w0, x0), _mm256_maddubs_epi16(w1, x1));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
   } else {
     // |w| times q with w's sign: 2 * 128 * 127 fits 16 bits, two of them do not.
-    for (int j = kFirst; j < kFirst + kCount; ++j) {
-      const __m256i signed_q = _mm256_sign_epi8(x[j], w[j]);
-      const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w[j]), signed_q);
-      start = _mm256_add_epi32(start, _mm256_madd_epi16(pairs, ones));
-    }
-    return start;
+    const auto widened = [&](Bytes w, Inputs x) {
+      const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+      return _mm256_madd_epi16(pairs, ones);
+    };
+    return _mm256_add_epi32(_mm256_add_epi32(sum, widened(w0, x0)), widened(w1, x1));
   }
+}
+template <Range kRange>
+inline Ints finish(Ints sum, Ints start) {
+  if constexpr (kRange != Range::kU4) return sum;
+  return _mm256_add_epi32(start, _mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
 }
 
 }  // namespace hotset::HOTSET_ISA::rows

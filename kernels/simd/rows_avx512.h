@@ -18,6 +18,8 @@ using Ints = __m512i;            // an int32 a row
 using Floats = __m512;           // a float a row
 using Inputs = __m512i;          // 4 inputs, for each row again
 inline constexpr int kSets = 2;  // vector sets of rows that several tokens share
+// Sums of byte dots that are under way together: tokens x sets.
+inline constexpr int kTileTokens = 4, kTileSets = 2;
 
 inline Floats load(const float* p) {
   return _mm512_loadu_ps(p);

@@ -9,16 +9,18 @@ inline Bytes prepare_signed(Bytes v) {
   return _mm512_xor_si512(v, _mm512_set1_epi8(-128));
 }
 
-// start + the dot product of byte vectors kFirst .. kFirst+kCount-1 of a unit with its inputs x. In
-// two chains: eight dependent products would fill the scheduler while they wait for each other.
-template <Range kRange, int kFirst, int kCount>
-inline Ints dot(const Bytes* w, const Inputs* x, Ints start) {
-  Ints other = _mm512_setzero_si512();
-  for (int j = kFirst; j < kFirst + kCount; j += 2) {
-    start = _mm512_dpbusd_epi32(start, w[j], x[j]);
-    other = _mm512_dpbusd_epi32(other, w[j + 1], x[j + 1]);
-  }
-  return _mm512_add_epi32(start, other);
+// Sums of products under way, begun with `start` and finished with it again (rows.h).
+template <Range kRange>
+inline Ints begin(Ints start) {
+  return start;
+}
+template <Range kRange>
+inline Ints add_products(Ints sum, Bytes w0, Inputs x0, Bytes w1, Inputs x1) {
+  return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, w0, x0), w1, x1);
+}
+template <Range kRange>
+inline Ints finish(Ints sum, Ints /*start*/) {
+  return sum;
 }
 
 }  // namespace hotset::HOTSET_ISA::rows

@@ -15,6 +15,7 @@ struct Ints {  // an int32 a row
 struct Floats {  // a float a row
   float v[8];
 };
+inline constexpr int kTileTokens = 1, kTileSets = 1;  // sums under way together
 inline constexpr int kSets = 1;        // vector sets of rows that several tokens share
 inline constexpr int kSignedBias = 0;  // what prepare_signed() adds
 
@@ -137,6 +138,12 @@ using Inputs = const int8_t*;
 inline Floats keep(Floats x) {
   return x;
 }
+inline Ints keep(Ints x) {
+  return x;
+}
+inline Bytes keep(Bytes x) {
+  return x;
+}
 inline Inputs keep(Inputs x) {
   __asm__("" : "+r"(x));
   return x;
@@ -145,20 +152,28 @@ inline Inputs four_inputs(const int8_t* q) {
   return q;
 }
 
-// start + the dot product of byte vectors kFirst .. kFirst+kCount-1 of a unit with its inputs x.
-template <Range kRange, int kFirst, int kCount>
-inline Ints dot(const Bytes* w, const Inputs* x, Ints start) {
-  for (int j = kFirst; j < kFirst + kCount; ++j) {
-    for (int row = 0; row < kRows; ++row) {
-      int32_t sum = 0;
-      for (int b = 0; b < 4; ++b) {
-        const uint8_t byte = w[j].v[4 * row + b];
-        sum += (kRange == Range::kSigned ? static_cast<int8_t>(byte) : byte) * x[j][b];
-      }
-      start.v[row] += sum;
-    }
-  }
+// Sums of products under way, begun with `start` and finished with it again (rows.h).
+template <Range kRange>
+inline Ints begin(Ints start) {
   return start;
+}
+template <Range kRange>
+inline Ints add_products(Ints sum, Bytes w0, Inputs x0, Bytes w1, Inputs x1) {
+  const auto product = [](uint8_t w, int8_t x) {
+    return (kRange == Range::kSigned ? static_cast<int8_t>(w) : w) * x;
+  };
+  for (int row = 0; row < kRows; ++row) {
+    int32_t four = 0;
+    for (int b = 0; b < 4; ++b) {
+      four += product(w0.v[4 * row + b], x0[b]) + product(w1.v[4 * row + b], x1[b]);
+    }
+    sum.v[row] += four;
+  }
+  return sum;
+}
+template <Range kRange>
+inline Ints finish(Ints sum, Ints /*start*/) {
+  return sum;
 }
 
 }  // namespace hotset::HOTSET_ISA::rows
