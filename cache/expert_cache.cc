@@ -47,7 +47,7 @@ struct ExpertCache::SizeClass {
   std::vector<ExpertId> expert_of;  // [slots], meaningful where occupied
   std::vector<uint8_t> leased;      // [slots]
   std::vector<SlotId> free;         // taken from the back
-  std::unique_ptr<EvictionPolicy> policy;
+  std::unique_ptr<Policy> policy;
 
   std::span<std::byte> slot(SlotId id) const {
     return {memory.data() + id * slot_bytes, static_cast<size_t>(slot_bytes)};
@@ -70,7 +70,7 @@ ExpertCache::ExpertCache(ExpertSource& source, SlotPlan plan, ThreadPool& pool,
     c->expert_of.resize(planned.slots);
     c->leased.resize(planned.slots);
     for (SlotId slot = planned.slots - 1; slot >= 0; --slot) c->free.push_back(slot);
-    c->policy = policy(planned.slots);
+    c->policy = policy({source.layer_count(), experts_per_layer_, 0, planned.layers});
     for (const int32_t layer : planned.layers) {
       class_of_layer_[layer] = static_cast<int32_t>(classes_.size());
     }
@@ -113,11 +113,12 @@ std::vector<CacheStats> ExpertCache::layer_stats() const {
   return by_layer_;
 }
 
-void ExpertCache::begin(int32_t layer, std::span<const Pick> picks) {
+void ExpertCache::begin(int32_t layer, std::span<const Pick> picks, int64_t now) {
   HOTSET_CHECK(layer_ < 0, "an event was begun before the last one ended");
   const std::lock_guard lock(mutex_);
   layer_ = layer;
   next_ = 0;
+  size_class(layer).policy->use(layer, picks, now);
   // Residents first, so that loading the others cannot push out a pick before it was used. Both
   // passes see the same table: fillers wait for the mutex.
   waiting_.clear();
@@ -163,9 +164,7 @@ bool ExpertCache::lease_or_reserve(SizeClass& slots, const Pick& pick) {
     slot = take_slot(slots);
     if (slot < 0) return false;
     table_[index(id)] = kLoading;
-    loads_.push_back({id, slot, pick.rank});
-  } else {
-    slots.policy->on_hit(slot, pick.rank);
+    loads_.push_back({id, slot});
   }
   lease(slots, pick.expert, slot);
   return true;
@@ -185,14 +184,13 @@ SlotId ExpertCache::take_slot(SizeClass& slots) {
     slots.free.pop_back();
     return slot;
   }
-  const SlotId victim =
-      slots.policy->offer_victims([&](SlotId slot) { return !slots.leased[slot]; });
-  if (victim < 0) return -1;
-  const ExpertId loser = slots.expert_of[victim];
-  slots.policy->on_evict(victim);
-  table_[index(loser)] = kAbsent;
+  const std::optional<ExpertId> loser =
+      slots.policy->offer_victims([&](ExpertId id) { return !slots.leased[table_[index(id)]]; });
+  if (!loser) return -1;
+  slots.policy->evict(*loser);
+  const SlotId victim = std::exchange(table_[index(*loser)], kAbsent);
   resident_bytes_ -= slots.slot_bytes;
-  ++by_layer_[loser.layer].evictions;
+  ++by_layer_[loser->layer].evictions;
   ++total_.evictions;
   return victim;
 }
@@ -238,7 +236,7 @@ void ExpertCache::lease_awaited(std::unique_lock<std::mutex>& lock, SizeClass& s
 void ExpertCache::publish(const Load& load) {
   SizeClass& slots = size_class(load.id.layer);
   slots.expert_of[load.slot] = load.id;
-  slots.policy->on_admit(load.slot, load.id, load.rank);
+  slots.policy->admit(load.id);
   table_[index(load.id)] = load.slot;
   resident_bytes_ += slots.slot_bytes;
 }
@@ -342,6 +340,7 @@ void ExpertCache::verify() const {
     free += std::ssize(c->free);
     slots += std::ssize(c->expert_of);
     leased += std::count(c->leased.begin(), c->leased.end(), 1);
+    c->policy->verify();
     for (const SlotId slot : c->free) HOTSET_CHECK(!c->leased[slot], "a free slot is leased");
   }
   HOTSET_CHECK(occupied + loading + free == slots,

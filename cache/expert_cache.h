@@ -21,8 +21,8 @@
 #include <span>
 #include <vector>
 
-#include "cache/eviction_policy.h"
 #include "cache/expert_id.h"
+#include "cache/policy.h"
 #include "kernels/memory.h"
 #include "kernels/thread_pool.h"
 
@@ -59,15 +59,16 @@ struct SlotPlan {
 };
 SlotPlan plan_slots(const ExpertSource& source, int64_t budget_bytes, int32_t least_slots);
 
-using PolicyFactory = std::function<std::unique_ptr<EvictionPolicy>(int32_t slot_count)>;
+// Makes the policy of one size class; the shape comes without its top_k.
+using PolicyFactory = std::function<std::unique_ptr<Policy>(PolicyShape)>;
 
 class ExpertCache {
  public:
   ExpertCache(ExpertSource& source, SlotPlan plan, ThreadPool& pool, const PolicyFactory& policy);
   ~ExpertCache();
 
-  // Starts an event; the one before must have ended. `picks` are distinct.
-  void begin(int32_t layer, std::span<const Pick> picks);
+  // Starts an event; the one before must have ended. `picks` are distinct; `now` in tokens.
+  void begin(int32_t layer, std::span<const Pick> picks, int64_t now);
   // Ends the leases of the last wave and leases the next experts of the event, at most `limit` of
   // them: residents first, then what had to be loaded here, then what others were loading, which is
   // waited for (one load at most, since nobody begins another of the event's). Empty when every
@@ -93,7 +94,6 @@ class ExpertCache {
   struct Load {
     ExpertId id;
     SlotId slot = 0;
-    int32_t rank = 0;
   };
   SizeClass& size_class(int32_t layer) const;
   size_t index(ExpertId id) const;

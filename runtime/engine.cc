@@ -70,7 +70,11 @@ struct Engine::State {
         cache(sidecar ? *sidecar_source : file_source,
               plan_slots(file_source, o.expert_bytes,
                          static_cast<int32_t>(description.config.num_experts_per_tok)),
-              pool, [](int32_t slots) { return std::make_unique<LruPolicy>(slots); }),
+              pool,
+              [&](PolicyShape shape) {
+                shape.top_k = static_cast<int32_t>(description.config.num_experts_per_tok);
+                return make_policy(o.policy, std::move(shape));
+              }),
         // A resident model takes a prompt in chunks; else the whole prompt goes through layer by
         // layer, so that each expert is read once a prompt (docs/architecture.md, Tokens).
         rows_max(cache.plan().all_resident() ? std::min<int64_t>(o.chunk, context) : context),

@@ -179,6 +179,10 @@ void check_config(const Config& config) {
   });
 }
 
+PolicyOptions policy_options(const CacheConfig& config) {
+  return {*policy_named(config.policy), config.half_life};
+}
+
 std::string dump_config(const Config& config) {
   YAML::Node root;
   walk_config(config, "", [&](const std::string& key, const auto& value, const About&) {

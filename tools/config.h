@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cache/policy.h"
 #include "kernels/check.h"
 
 namespace hotset {
@@ -63,6 +64,25 @@ struct PromptConfig {
           About{.text = "tokens of a prompt that go through together where the model is resident",
                 .least = 1,
                 .most = 1 << 16});
+  }
+};
+
+struct CacheConfig {
+  std::string policy = "score";
+  double half_life = 0;
+
+  template <class Self, class Field>
+  static void visit(Self& self, Field&& field) {
+    field("policy", self.policy,
+          About{.text = "score: recent use, decayed, by router rank; lru: least recently used goes "
+                        "first; lfu: least often used, counts halved every 256 tokens; static: by "
+                        "the saved scores, never changed",
+                .names = "score|lru|lfu|static"});
+    field("half_life", self.half_life,
+          About{.text = "of score, in tokens: unused for so long, it has halved; 0: the best of 8, "
+                        "16, 32",
+                .least = 0,
+                .most = 1e6});
   }
 };
 
@@ -122,6 +142,7 @@ struct Config {
   int64_t ctx = 0;
   KvConfig kv;
   PromptConfig prompt;
+  CacheConfig cache;
   PackConfig pack;
   SamplerConfig sampler;
   ChatConfig chat;
@@ -138,6 +159,7 @@ struct Config {
                 .most = INT32_MAX});
     field("kv", self.kv, About{"attention's keys and values"});
     field("prompt", self.prompt, About{"how prompts go through the model"});
+    field("cache", self.cache, About{"which experts stay in memory where not all fit"});
     field("pack", self.pack, About{"packed weights"});
     field("sampler", self.sampler,
           About{"unset: as the model's generation_config.json says; greedy where it has none"});
@@ -151,6 +173,8 @@ void load_config(Config& config, const std::string& path);
 void load_config_text(Config& config, const std::string& yaml, const std::string& name);
 void set_config(Config& config, const std::string& assignment);  // "cpu.threads=4"
 void check_config(const Config& config);  // against what About says of each field
+
+PolicyOptions policy_options(const CacheConfig& config);  // of a checked one
 
 std::string dump_config(const Config& config);       // as YAML
 std::string dump_config_json(const Config& config);  // the same as one line of JSON

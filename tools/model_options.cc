@@ -55,6 +55,7 @@ EngineOptions engine_options(const Config& config, const ModelDescription& descr
   options.context = config.ctx;
   options.kv_type = config.kv.type == "f32" ? KvType::kF32 : KvType::kF16;
   options.chunk = config.prompt.chunk;
+  options.policy = policy_options(config.cache);
   const Size ram = *Size::parse(config.ram);  // check_config has seen it
   if (ram.is_percent()) {
     const bool is_all = ram.bytes_of(100) == 100;

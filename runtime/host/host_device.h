@@ -103,6 +103,8 @@ class HostDevice : public Device {
   std::vector<int32_t> pair_of_;           // [rows][k] -> pair
   std::vector<int32_t> best_rank_, fill_;  // [experts]
   std::vector<Pick> picks_;                // distinct experts of the batch
+  int64_t tokens_ = 0;                     // the cache's time
+  int32_t last_layer_ = -1;
   Rows pair_out_;            // [pairs][max(H, 2 I)]: gate | up, later the expert's output
   Rows combined_;            // [threads][H]
   Activations pair_hidden_;  // [pairs][I]

@@ -58,7 +58,9 @@ void HostDevice::sort_pairs(const Routing& routing) {
 
 void HostDevice::experts(int32_t layer, const Activations& in, const Routing& routing) {
   sort_pairs(routing);
-  cache_.begin(layer, picks_);
+  if (layer <= last_layer_) tokens_ += routing.rows;
+  last_layer_ = layer;
+  cache_.begin(layer, picks_, tokens_);
   while (true) {
     const std::span<const Lease> wave = cache_.next_wave(static_cast<int32_t>(config_.num_experts));
     if (wave.empty()) break;

@@ -81,7 +81,7 @@ class BackgroundFillTest : public testing::Test {
  protected:
   void run_event(int32_t layer, const std::vector<Pick>& picks, int32_t limit = 100) {
     size_t seen = 0;
-    cache.begin(layer, picks);
+    cache.begin(layer, picks, 0);
     while (true) {
       const auto wave = cache.next_wave(limit);
       if (wave.empty()) break;
@@ -95,7 +95,7 @@ class BackgroundFillTest : public testing::Test {
   SlowSource source{6};
   ThreadPool pool{2};
   ExpertCache cache{source, plan_slots(source, INT64_MAX, 4), pool,
-                    [](int32_t slots) { return std::make_unique<LruPolicy>(slots); }};
+                    [](PolicyShape shape) { return make_policy({}, std::move(shape)); }};
 };
 
 constexpr auto kSilent = [](int64_t, int64_t) {};
@@ -164,7 +164,7 @@ TEST_F(BackgroundFillTest, AFailedLoadEndsTheFillingAndReachesOnlyTheStepThatNee
   EXPECT_FALSE(cache.is_resident({0, 5}));
   EXPECT_LT(cache.resident_bytes(), cache.plan().slot_bytes_total);
   run_event(0, {{4, 0}, {6, 0}});
-  cache.begin(0, {{{5, 0}}});
+  cache.begin(0, {{{5, 0}}}, 0);
   EXPECT_THROW(cache.next_wave(1), Error);
   cache.verify();
   source.fail({-1, -1});
@@ -192,7 +192,7 @@ TEST_F(BackgroundFillTest, AStepThatWaitsForALoadThatFailsLoadsTheExpertItself) 
   BackgroundFill fill(cache, 1);
   source.wait_until_held();
   std::jthread step([&] {
-    cache.begin(0, {{{0, 0}}});
+    cache.begin(0, {{{0, 0}}}, 0);
     EXPECT_THROW(cache.next_wave(1), Error);
   });
   std::this_thread::sleep_for(std::chrono::milliseconds(20));

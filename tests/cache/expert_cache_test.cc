@@ -52,15 +52,15 @@ class ExpertCacheTest : public testing::Test {
     source = std::make_unique<FakeSource>(1, 8);
     return std::make_unique<ExpertCache>(*source, plan_slots(*source, slots * 256, 1), pool, lru);
   }
-  static std::unique_ptr<EvictionPolicy> lru(int32_t slots) {
-    return std::make_unique<LruPolicy>(slots);
+  static std::unique_ptr<Policy> lru(PolicyShape shape) {
+    return make_policy({PolicyKind::kLru}, std::move(shape));
   }
 
   // The whole event; returns the experts in the order they were leased.
   std::vector<int32_t> run_event(ExpertCache& cache, const std::vector<Pick>& p,
                                  int32_t layer = 0) {
     std::vector<int32_t> order;
-    cache.begin(layer, p);
+    cache.begin(layer, p, 0);
     while (true) {
       const auto wave = cache.next_wave(100);
       if (wave.empty()) break;
@@ -116,7 +116,7 @@ TEST_F(ExpertCacheTest, ResidentPicksAreUsedBeforeTheyCanBeVictims) {
 TEST_F(ExpertCacheTest, LeasedSlotIsNeverTheVictim) {
   const auto cache = one_layer(2);
   const std::vector<Pick> p = picks({0, 1, 2});
-  cache->begin(0, p);
+  cache->begin(0, p, 0);
   const auto wave = cache->next_wave(100);
   ASSERT_EQ(wave.size(), 2u);  // not three: both slots are held
   EXPECT_EQ(name_of(wave[0]), 0);
@@ -127,7 +127,7 @@ TEST_F(ExpertCacheTest, LeasedSlotIsNeverTheVictim) {
 TEST_F(ExpertCacheTest, AWaveIsNotLongerThanItsLimit) {
   const auto cache = one_layer(8);
   const std::vector<Pick> p = picks({0, 1, 2, 3, 4});
-  cache->begin(0, p);
+  cache->begin(0, p, 0);
   EXPECT_EQ(cache->next_wave(2).size(), 2u);
   EXPECT_EQ(cache->next_wave(2).size(), 2u);
   EXPECT_EQ(cache->next_wave(2).size(), 1u);
@@ -140,7 +140,7 @@ TEST_F(ExpertCacheTest, AFailedReadEndsTheEventAndLeavesTheCacheUsable) {
   run_event(*cache, picks({6}));
   source->failing = {0, 4};
   const std::vector<Pick> p = picks({6, 3, 4});
-  cache->begin(0, p);
+  cache->begin(0, p, 0);
   EXPECT_THROW(cache->next_wave(100), Error);
   cache->verify();
   EXPECT_FALSE(cache->is_resident({0, 4}));
@@ -210,7 +210,7 @@ TEST_F(ExpertCacheTest, RandomEventsKeepEveryTotal) {
     wanted += std::ssize(p);
     if (random() % 50 == 0) two.failing = {layer, static_cast<int32_t>(random() % 32)};
     try {
-      cache.begin(layer, p);
+      cache.begin(layer, p, step);
       while (true) {
         const auto wave = cache.next_wave(1 + static_cast<int32_t>(random() % 12));
         if (wave.empty()) break;

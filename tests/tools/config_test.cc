@@ -44,12 +44,12 @@ TEST(ConfigTest, DefaultYamlEqualsTheBuiltInDefaults) {
   Config config;
   for (const char* assignment :
        {"cpu.isa=avx2", "cpu.threads=9", "cpu.pin=true", "ram=1%", "ctx=7", "kv.type=f32",
-        "prompt.chunk=3", "pack.sidecar=off", "sampler.temperature=1", "sampler.top_k=1",
-        "sampler.top_p=0.5", "sampler.min_p=0.5", "sampler.repeat_penalty=2", "sampler.seed=1",
-        "chat.template=chatml", "chat.system=x"}) {
+        "prompt.chunk=3", "cache.policy=lru", "cache.half_life=9", "pack.sidecar=off",
+        "sampler.temperature=1", "sampler.top_k=1", "sampler.top_p=0.5", "sampler.min_p=0.5",
+        "sampler.repeat_penalty=2", "sampler.seed=1", "chat.template=chatml", "chat.system=x"}) {
     set_config(config, assignment);
   }
-  ASSERT_EQ(config_keys().size(), 16u) << "a new key belongs into this test";
+  ASSERT_EQ(config_keys().size(), 18u) << "a new key belongs into this test";
   load_config(config, HOTSET_SOURCE_DIR "/configs/default.yaml");
   EXPECT_EQ(dump_config(config), dump_config(Config()));
 }
@@ -150,6 +150,10 @@ TEST(ConfigTest, ValuesOutOfRangeAreRefused) {
   EXPECT_THAT(set_error("kv.type=f64"), HasSubstr("f16, f32"));
   EXPECT_THAT(set_error("ram=lots"), HasSubstr("16GiB"));
   EXPECT_THAT(set_error("prompt.chunk=0"), HasSubstr("expected 1 to"));
+  EXPECT_THAT(set_error("cache.policy=clock"), HasSubstr("score, lru, lfu, static"));
+  for (const char* wrong : {"nan", "2000000", "-4", "auto"}) {
+    EXPECT_THAT(set_error(std::string("cache.half_life=") + wrong), HasSubstr("expected"));
+  }
   EXPECT_THAT(set_error("sampler.top_p=1.5"), HasSubstr("0 to 1"));
   EXPECT_THAT(set_error("sampler.temperature=-1"), HasSubstr("expected 0"));
   EXPECT_THAT(set_error("cpu.threads"), HasSubstr("key=value"));
