@@ -14,6 +14,7 @@ namespace hotset {
 template <class T>
 struct Planes {
   T codes = {}, high = {}, scales = {}, sub_scales = {}, offsets = {}, sub_offsets = {};
+  T factors = {};
 };
 
 // Bytes that one row group takes in each plane; 0 where the format has no such plane.
@@ -26,6 +27,11 @@ struct RowGroup {
   int rows = 0;
   const std::byte* row(int r) const { return source + r * stride; }
 };
+
+// Where the planes of row group g lie.
+Planes<std::byte*> group_planes(const PackedShape& shape, int64_t g, std::byte* packed);
+// Zeroes a group that has fewer than 8 rows.
+void clear_group(const Planes<std::byte*>& group, const Planes<int64_t>& bytes);
 
 // Both write every byte of the group's planes but those of missing rows, which are zero already.
 void pack_block_group(const PackedShape& shape, TensorType type, const RowGroup& group,

@@ -20,7 +20,7 @@ int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-PackedFormat affine(Layout layout, int bias, uint8_t block, ScaleKind scale,
+PackedFormat affine(Layout layout, int bias, int32_t block, ScaleKind scale,
                     OffsetKind offset = OffsetKind::kNone) {
   PackedFormat format;
   format.layout = layout;
@@ -50,16 +50,6 @@ PackedFormat floats(TensorType element) {
               std::to_string(block) + ": found a" + (is_block ? " scale" : " weight") +
               " that is not finite in " + std::string(info(type).name) +
               " data, expected finite numbers; the file is damaged, fetch or convert it again");
-}
-
-void clear(const Planes<std::byte*>& group, const Planes<int64_t>& bytes) {
-  const auto zero = [](std::byte* at, int64_t n) { std::memset(at, 0, static_cast<size_t>(n)); };
-  zero(group.codes, bytes.codes);
-  zero(group.high, bytes.high);
-  zero(group.scales, bytes.scales);
-  zero(group.sub_scales, bytes.sub_scales);
-  zero(group.offsets, bytes.offsets);
-  zero(group.sub_offsets, bytes.sub_offsets);
 }
 
 bool packs_into(TensorType source, const PackedFormat& format) {
@@ -106,9 +96,34 @@ PackedFormat packed_format(TensorType source, bool all_bf16) {
   return {};
 }
 
+void clear_group(const Planes<std::byte*>& group, const Planes<int64_t>& bytes) {
+  const auto zero = [](std::byte* at, int64_t n) { std::memset(at, 0, static_cast<size_t>(n)); };
+  zero(group.codes, bytes.codes);
+  zero(group.high, bytes.high);
+  zero(group.scales, bytes.scales);
+  zero(group.sub_scales, bytes.sub_scales);
+  zero(group.offsets, bytes.offsets);
+  zero(group.sub_offsets, bytes.sub_offsets);
+  zero(group.factors, bytes.factors);
+}
+
+Planes<std::byte*> group_planes(const PackedShape& shape, int64_t g, std::byte* packed) {
+  const Planes<int64_t> bytes = group_bytes(shape);
+  return {
+      packed + shape.codes + g * bytes.codes,
+      packed + shape.high + g * bytes.high,
+      packed + shape.scales + g * bytes.scales,
+      packed + shape.sub_scales + g * bytes.sub_scales,
+      packed + shape.offsets + g * bytes.offsets,
+      packed + shape.sub_offsets + g * bytes.sub_offsets,
+      packed + shape.factors + g * bytes.factors,
+  };
+}
+
 Planes<int64_t> group_bytes(const PackedShape& shape) {
   const PackedFormat& format = shape.format;
   Planes<int64_t> bytes;
+  if (format.has_factor) bytes.factors = 32;
   switch (format.layout) {
     case Layout::kP4:
       bytes.codes = shape.units() * 128;
@@ -123,14 +138,22 @@ Planes<int64_t> group_bytes(const PackedShape& shape) {
     case Layout::kPF:
       bytes.codes = row_bytes(format.element, shape.float_inputs() * 8);
       return bytes;
+    case Layout::kF8:
+      bytes.codes = shape.float_inputs() * 8;
+      break;
   }
   switch (format.scale) {
     case ScaleKind::kNone:
       break;
     case ScaleKind::kF16:
+    case ScaleKind::kBF16:
       bytes.scales = shape.blocks() * 16;
       break;
+    case ScaleKind::kF32:
+      bytes.scales = shape.blocks() * 32;
+      break;
     case ScaleKind::kE8M0:
+    case ScaleKind::kE4M3:
       bytes.scales = shape.blocks() * 8;
       break;
     case ScaleKind::kTwoLevelU8:
@@ -149,13 +172,19 @@ Planes<int64_t> group_bytes(const PackedShape& shape) {
       bytes.offsets = shape.supers() * 16;
       bytes.sub_offsets = shape.blocks() * 8;
       break;
+    case OffsetKind::kZeroPoint:
+      bytes.offsets = shape.blocks() * 8;
+      break;
+    case OffsetKind::kZeroOfRow:
+      bytes.offsets = 8;
+      break;
   }
   return bytes;
 }
 
 PackedShape packed_shape(const PackedFormat& format, int64_t n, int64_t k) {
   HOTSET_CHECK(n > 0 && k > 0, "a matrix has rows and columns");
-  HOTSET_CHECK(format.is_float() || k % 32 == 0, "only PF rows may end inside a unit of 32");
+  HOTSET_CHECK(format.is_float() || k % 32 == 0, "only float rows may end inside a unit of 32");
   PackedShape shape;
   shape.format = format;
   shape.n = n;
@@ -172,6 +201,9 @@ PackedShape packed_shape(const PackedFormat& format, int64_t n, int64_t k) {
   shape.sub_scales = place(group.sub_scales);
   shape.offsets = place(group.offsets);
   shape.sub_offsets = place(group.sub_offsets);
+  shape.factors = place(group.factors);
+  shape.order = shape.bytes;
+  if (format.has_order) shape.bytes = round_up(shape.bytes + 4 * k, kPlaneAlignment);
   return shape;
 }
 
@@ -192,16 +224,8 @@ void pack_rows(const PackedShape& shape, TensorType source_type, const std::byte
       const int64_t bad = first_not_finite(source_type, group.row(r), shape.k);
       if (bad >= 0) refuse_not_finite(source_type, row + r, bad);
     }
-    const int64_t g = row / 8;
-    const Planes<std::byte*> out = {
-        packed + shape.codes + g * bytes.codes,
-        packed + shape.high + g * bytes.high,
-        packed + shape.scales + g * bytes.scales,
-        packed + shape.sub_scales + g * bytes.sub_scales,
-        packed + shape.offsets + g * bytes.offsets,
-        packed + shape.sub_offsets + g * bytes.sub_offsets,
-    };
-    if (group.rows < 8) clear(out, bytes);
+    const Planes<std::byte*> out = group_planes(shape, row / 8, packed);
+    if (group.rows < 8) clear_group(out, bytes);
     if (shape.format.is_float()) {
       pack_float_group(shape, source_type, group, out);
     } else {

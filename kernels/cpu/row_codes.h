@@ -18,25 +18,47 @@ constexpr int kChunkUnits = 8;  // 256 inputs: what one super scale covers
 struct GroupSet {
   int64_t units;
   Plane codes, high, scales, sub_scales, offsets, sub_offsets;
+  // For AnyBlock: how the scales are stored, and by how many bits a unit's index is shifted to
+  // that of its scale and of its zero point.
+  ScaleKind scale_kind;
+  int scale_shift, zero_shift;
 };
 
 // What unpacked bytes mean besides themselves.
 struct Constants {
-  Bytes table;
+  Bytes table, low_table;  // the second for codes of two planes
   Ints bias[2];  // minus the bias, as half_weights of a unit (block 32), or of its two cells
 };
+
+// Of a block's scales of 8 rows, in their plane.
+inline int64_t bytes_of(ScaleKind scale) {
+  switch (scale) {
+    case ScaleKind::kNone:
+      return 0;
+    case ScaleKind::kE8M0:
+    case ScaleKind::kE4M3:
+      return 8;
+    case ScaleKind::kF32:
+      return 32;
+    default:
+      return 16;
+  }
+}
 
 inline GroupSet make_set(const RowDotArgs& args, int64_t group) {
   const PackedShape& s = args.matrix.shape;
   GroupSet set;
   set.units = (s.k + 31) / 32;
-  const int64_t blocks = (s.k + s.format.block - 1) / s.format.block;
+  const int64_t length = s.format.block == 0 ? set.units * 32 : s.format.block;
+  const int64_t blocks = (s.k + length - 1) / length;
   const int64_t super_bytes = (s.k + 255) / 256 * 16;
   const bool two_level =
       s.format.scale == ScaleKind::kTwoLevelU8 || s.format.scale == ScaleKind::kTwoLevelI8;
-  const int64_t scale_bytes = blocks * (s.format.scale == ScaleKind::kE8M0 ? 8 : 16);
-  const int64_t offset_bytes =
-      s.format.offset == OffsetKind::kTwoLevelU8 ? super_bytes : blocks * 16;
+  const int64_t scale_bytes = blocks * bytes_of(s.format.scale);
+  const int64_t offset_bytes = s.format.offset == OffsetKind::kTwoLevelU8  ? super_bytes
+                               : s.format.offset == OffsetKind::kZeroPoint ? blocks * 8
+                               : s.format.offset == OffsetKind::kZeroOfRow ? 8
+                                                                           : blocks * 16;
   const int64_t code_bytes = set.units * (s.format.layout == Layout::kP8 ? 256 : 128);
   const int64_t ahead = rows::kGroups * sets_ahead(rows::kGroups * code_bytes);
   const auto plane = [&](int64_t offset, int64_t stride) {
@@ -48,12 +70,16 @@ inline GroupSet make_set(const RowDotArgs& args, int64_t group) {
   set.sub_scales = plane(s.sub_scales, blocks * 8);
   set.offsets = plane(s.offsets, offset_bytes);
   set.sub_offsets = plane(s.sub_offsets, blocks * 8);
+  constexpr int kWholeRow = 31;
+  set.scale_kind = s.format.scale;
+  set.scale_shift = s.format.block == 0 ? kWholeRow : __builtin_ctz(s.format.block) - 5;
+  set.zero_shift = s.format.offset == OffsetKind::kZeroPoint ? set.scale_shift : kWholeRow;
   return set;
 }
 
 // Codes: what turns a unit's codes into eight byte vectors, vector j for inputs 4j .. 4j+3.
 struct Nibbles {
-  static constexpr int kUnitBytes = 128;
+  static constexpr int kUnitBytes = 128, kPlanes = 1;
   static constexpr bool kHasHigh = false;
   static constexpr Range kRange = Range::kU4;
   static constexpr bool kHasBias = true;
@@ -68,7 +94,7 @@ struct Nibbles {
 
 template <Range kTableRange>
 struct TableNibbles {
-  static constexpr int kUnitBytes = 128;
+  static constexpr int kUnitBytes = 128, kPlanes = 1;
   static constexpr bool kHasHigh = false;
   static constexpr Range kRange = kTableRange;
   static constexpr bool kHasBias = kRange != Range::kSigned || rows::kSignedBias != 0;
@@ -78,8 +104,24 @@ struct TableNibbles {
   }
 };
 
+// A table of 16-bit entries, 256 * high + low, both signed bytes: the vectors of the low ones
+// follow. NF4 in one byte would err by 0.4 % of a block's largest weight, so by 5e-5 at most.
+struct WideTableNibbles {
+  static constexpr int kUnitBytes = 128, kPlanes = 2;
+  static constexpr bool kHasHigh = false;
+  static constexpr Range kRange = Range::kSigned;
+  static constexpr bool kHasBias = rows::kSignedBias != 0;
+  static void unpack(const GroupSet& set, const Constants& constants, int64_t unit, Bytes* w) {
+    Nibbles::unpack(set, constants, unit, w + 8);
+    for (int j = 0; j < 8; ++j) {
+      w[j] = rows::look_up(constants.table, w[8 + j]);
+      w[8 + j] = rows::look_up(constants.low_table, w[8 + j]);
+    }
+  }
+};
+
 struct SixBits {
-  static constexpr int kUnitBytes = 128;
+  static constexpr int kUnitBytes = 128, kPlanes = 1;
   static constexpr bool kHasHigh = true;
   static constexpr Range kRange = Range::kU6;
   static constexpr bool kHasBias = true;
@@ -96,7 +138,7 @@ struct SixBits {
 };
 
 struct EightBits {
-  static constexpr int kUnitBytes = 256;
+  static constexpr int kUnitBytes = 256, kPlanes = 1;
   static constexpr bool kHasHigh = false;
   static constexpr Range kRange = Range::kSigned;
   static constexpr bool kHasBias = rows::kSignedBias != 0;
@@ -117,6 +159,7 @@ template <class Codes_, int kBlock, ScaleKind kScale, OffsetKind kOffset = Offse
 struct Kind {
   using Codes = Codes_;
   static constexpr int kCells = 32 / kBlock;  // a unit
+  static constexpr bool kHasZeros = false;
   static constexpr bool kHasOffset = kOffset != OffsetKind::kNone;
   static constexpr bool kIsTwoLevel =
       kScale == ScaleKind::kTwoLevelU8 || kScale == ScaleKind::kTwoLevelI8;
@@ -175,6 +218,60 @@ struct Kind {
       prefetch_next<8 * kCells>(set.sub_offsets, unit);
     } else if constexpr (kHasOffset) {
       prefetch_next<16 * kCells>(set.offsets, unit);
+    }
+  }
+};
+
+// Scales of any plain kind for blocks of any length, looked at while it runs: what the quantised
+// checkpoints need (coded_rows.h), whose combinations are too many to compile each. A branch that
+// always goes the same way is nothing beside a unit's 40 instructions.
+template <class Codes_, int kCells_, bool kHasZeros_>
+struct AnyBlock {
+  using Codes = Codes_;
+  static constexpr int kCells = kCells_;
+  static constexpr bool kHasZeros = kHasZeros_, kHasOffset = false;
+
+  static bool fits(const PackedFormat& f) {
+    const bool has_zeros = f.offset == OffsetKind::kZeroPoint || f.offset == OffsetKind::kZeroOfRow;
+    const bool is_plain = has_zeros || f.offset == OffsetKind::kNone;
+    return is_plain && has_zeros == kHasZeros && (f.block == 16) == (kCells == 2);
+  }
+
+  struct Supers {};
+  static Supers supers(const GroupSet&, int64_t) { return {}; }
+
+  static int64_t scale_index(const GroupSet& set, int64_t cell) {
+    return kCells == 1 ? cell >> set.scale_shift : cell;
+  }
+  static Floats scale(const GroupSet& set, const Supers&, int64_t cell) {
+    const int64_t block = scale_index(set, cell);
+    switch (set.scale_kind) {
+      case ScaleKind::kF16:
+        return rows::load_f16(set.scales.at + block * 16, set.scales.next);
+      case ScaleKind::kBF16:
+        return rows::load_bf16(set.scales.at + block * 16, set.scales.next);
+      case ScaleKind::kF32:
+        return rows::load_f32(set.scales.at + block * 32, set.scales.next);
+      case ScaleKind::kE4M3:  // halved
+        return rows::mul(rows::load_e4m3(set.scales.at + block * 8, set.scales.next),
+                         rows::broadcast(128.0f));
+      default:
+        return rows::broadcast(1.0f);
+    }
+  }
+  // Weights for rows::weigh_rows.
+  static Ints zeros(const GroupSet& set, int64_t cell) {
+    constexpr int kBias = Codes::kRange == Range::kSigned ? rows::kSignedBias : 0;
+    return rows::load_zeros(set.offsets.at + (cell >> set.zero_shift) * 8, set.offsets.next, kBias);
+  }
+  static Floats offset(const GroupSet&, const Supers&, int64_t) { return rows::zero(); }
+
+  static void prefetch(const GroupSet& set, int64_t unit) {
+    prefetch_next<Codes::kUnitBytes>(set.codes, unit);
+    if (set.scale_kind == ScaleKind::kF32) {
+      prefetch_next<32>(set.scales, unit >> set.scale_shift);
+    } else {
+      prefetch_next<16>(set.scales, unit >> set.scale_shift);
     }
   }
 };

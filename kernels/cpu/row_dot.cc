@@ -60,20 +60,28 @@ struct Activation {
   }
 };
 
-// The sums of products of a cell of kCount sets' unpacked weights with kTokens tokens' inputs. Sums
-// and weights are kept in registers by force: g++ 12 makes all products first, has no room for
-// them, and loads weights once a token.
-template <class Kind, int kCell, int kTokens, int kCount>
-inline void cell_dots(const Bytes (*w)[8], const Activation<Kind>* a, const Constants& constants,
-                      Ints (*sum)[kCount]) {
+// A unit's unpacked weights: eight vectors for each plane of the table.
+template <class Kind>
+using Weights = Bytes[8 * Kind::Codes::kPlanes];
+
+// The sums of products of a cell of kCount sets' unpacked weights with kTokens tokens' inputs, of
+// one plane. Sums and weights are kept in registers by force: g++ 12 makes all products first, has
+// no room for them, and loads weights once a token. `zeros`: of each set, where the kind has them.
+template <class Kind, int kCell, int kPlane, int kTokens, int kCount>
+inline void plane_dots(const Weights<Kind>* w, const Activation<Kind>* a,
+                       const Constants& constants, const Ints* zeros, Ints (*sum)[kCount]) {
   constexpr Range kRange = Kind::Codes::kRange;
   constexpr int kVectors = 8 / Kind::kCells;
   Ints start[kTokens];
+  const auto start_of = [&](int t, int s) {
+    if constexpr (!Kind::kHasZeros) return start[t];
+    return rows::weigh_rows(a[t].half_sum, zeros[s]);
+  };
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) {
-    start[t] = a[t].start(constants, kCell);
+    if constexpr (!Kind::kHasZeros) start[t] = a[t].start(constants, kCell);
 #pragma GCC unroll 8
-    for (int s = 0; s < kCount; ++s) sum[t][s] = rows::begin<kRange>(start[t]);
+    for (int s = 0; s < kCount; ++s) sum[t][s] = rows::begin<kRange>(start_of(t, s));
   }
 #pragma GCC unroll 8
   for (int j = kCell * kVectors; j < (kCell + 1) * kVectors; j += 2) {
@@ -85,7 +93,8 @@ inline void cell_dots(const Bytes (*w)[8], const Activation<Kind>* a, const Cons
     }
 #pragma GCC unroll 8
     for (int s = 0; s < kCount; ++s) {
-      const Bytes w0 = rows::keep(w[s][j]), w1 = rows::keep(w[s][j + 1]);
+      const Bytes w0 = rows::keep(w[s][8 * kPlane + j]);
+      const Bytes w1 = rows::keep(w[s][8 * kPlane + j + 1]);
 #pragma GCC unroll 8
       for (int t = 0; t < kTokens; ++t) {
         sum[t][s] = rows::keep(rows::add_products<kRange>(sum[t][s], w0, x0[t], w1, x1[t]));
@@ -95,7 +104,21 @@ inline void cell_dots(const Bytes (*w)[8], const Activation<Kind>* a, const Cons
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 8
-    for (int s = 0; s < kCount; ++s) sum[t][s] = rows::finish<kRange>(sum[t][s], start[t]);
+    for (int s = 0; s < kCount; ++s) sum[t][s] = rows::finish<kRange>(sum[t][s], start_of(t, s));
+  }
+}
+
+// The sums of all planes.
+template <class Kind, int kCell, int kTokens, int kCount>
+inline void cell_dots(const Weights<Kind>* w, const Activation<Kind>* a, const Constants& constants,
+                      const Ints* zeros, Ints (*sum)[kCount]) {
+  plane_dots<Kind, kCell, 0, kTokens, kCount>(w, a, constants, zeros, sum);
+  if constexpr (Kind::Codes::kPlanes == 2) {
+    Ints low[kTokens][kCount];
+    plane_dots<Kind, kCell, 1, kTokens, kCount>(w, a, constants, zeros, low);
+    for (int t = 0; t < kTokens; ++t) {
+      for (int s = 0; s < kCount; ++s) sum[t][s] = rows::add_planes(sum[t][s], low[t][s]);
+    }
   }
 }
 
@@ -117,15 +140,16 @@ void dot_token(const GroupSet* sets, const Constants& constants, const Quantised
     for (int u = 0; u < kChunkUnits; ++u) {
       const int64_t unit = unit0 + u;
       if (unit == set.units) break;
-      Bytes w[1][8];
+      Weights<Kind> w[1];
       Kind::Codes::unpack(set, constants, unit, w[0]);
       Kind::prefetch(set, unit);
       const Activation<Kind> a(x, tile.first_unit[0] + unit);
       const auto add = [&]<int kCell>() {
         Floats& l = lane[(u * Kind::kCells + kCell) % 8];
         const int64_t block = unit * Kind::kCells + kCell;
-        Ints idot[1][1];
-        cell_dots<Kind, kCell, 1, 1>(w, &a, constants, idot);
+        Ints idot[1][1], zeros = rows::zero_ints();
+        if constexpr (Kind::kHasZeros) zeros = Kind::zeros(set, block);
+        cell_dots<Kind, kCell, 1, 1>(w, &a, constants, &zeros, idot);
         const Floats scale = rows::broadcast(*a.scale);
         l = add_scaled(l, idot[0][0], Kind::scale(set, supers, block), scale);
         if constexpr (Kind::kHasOffset) {
@@ -139,18 +163,21 @@ void dot_token(const GroupSet* sets, const Constants& constants, const Quantised
   for (int i = 0; i < 8; ++i) rows::store(tile.lanes[0].of[0][i], lane[i]);
 }
 
-// The scales and offsets of a chunk's cells, decoded once for all tokens: [cells][kRows].
+// The scales, offsets and zero points of a chunk's cells, decoded once for all tokens:
+// [cells][kRows].
 template <class Kind>
 struct Factors {
   static constexpr int kFloats = kChunkUnits * Kind::kCells * kRows;
   alignas(64) float scales[kFloats];
   alignas(64) float offsets[Kind::kHasOffset ? kFloats : 1];
+  Ints zeros[Kind::kHasZeros ? kChunkUnits * Kind::kCells : 1];
 
   void decode(const GroupSet& set, int64_t chunk, int units) {
     const typename Kind::Supers supers = Kind::supers(set, chunk);
     for (int cell = 0; cell < units * Kind::kCells; ++cell) {
       const int64_t block = chunk * kChunkUnits * Kind::kCells + cell;
       rows::store(scales + cell * kRows, Kind::scale(set, supers, block));
+      if constexpr (Kind::kHasZeros) zeros[cell] = Kind::zeros(set, block);
       if constexpr (Kind::kHasOffset) {
         rows::store(offsets + cell * kRows, Kind::offset(set, supers, block));
       }
@@ -161,15 +188,18 @@ struct Factors {
 // Adds unit `unit`, unpacked into w, of kCount sets to the lanes of kTokens tokens from `token` on.
 // kIsFirst: its cells are the first of their lanes, which hold nothing yet.
 template <class Kind, int kTokens, int kCount, bool kIsFirst>
-inline void add_unit(const Bytes (*w)[8], const Constants& constants, const QuantisedRows& x,
+inline void add_unit(const Weights<Kind>* w, const Constants& constants, const QuantisedRows& x,
                      int64_t unit, const Factors<Kind>* factors, Tile& tile, int64_t token) {
   Activation<Kind> a[kTokens];
   for (int t = 0; t < kTokens; ++t) a[t] = {x, tile.first_unit[token + t] + unit};
   const auto add = [&]<int kCell>() {
-    Ints idot[kTokens][kCount];
-    cell_dots<Kind, kCell, kTokens, kCount>(w, a, constants, idot);
     const int64_t cell = unit * Kind::kCells + kCell;
-    const int64_t place = cell % (kChunkUnits * Kind::kCells) * kRows;
+    const int64_t in_chunk = cell % (kChunkUnits * Kind::kCells), place = in_chunk * kRows;
+    Ints idot[kTokens][kCount], zeros[kCount] = {};
+    if constexpr (Kind::kHasZeros) {
+      for (int s = 0; s < kCount; ++s) zeros[s] = factors[s].zeros[in_chunk];
+    }
+    cell_dots<Kind, kCell, kTokens, kCount>(w, a, constants, zeros, idot);
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
       const Floats scale = rows::broadcast(*a[t].scale);
@@ -191,7 +221,7 @@ inline void add_unit(const Bytes (*w)[8], const Constants& constants, const Quan
 
 // Units [unit0, unit0 + units) of a chunk, unpacked into w.
 template <class Kind, int kCount, bool kIsFirst>
-inline void add_units(const Bytes (*w)[kCount][8], const Constants& constants,
+inline void add_units(const Weights<Kind> (*w)[kCount], const Constants& constants,
                       const QuantisedRows& x, int64_t unit0, int64_t units,
                       const Factors<Kind>* factors, Tile& tile) {
   int64_t token = 0;
@@ -215,7 +245,7 @@ void dot_sets(const GroupSet* sets, const Constants& constants, const QuantisedR
               Tile& tile) {
   constexpr int kFirstUnits = 8 / Kind::kCells;  // one cell for each lane
   Factors<Kind> factors[kCount];
-  Bytes w[kChunkUnits][kCount][8];
+  Weights<Kind> w[kChunkUnits][kCount];
   const int64_t all = sets[0].units;
   if (all < kFirstUnits) {
     std::memset(tile.lanes, 0, static_cast<size_t>(tile.tokens) * sizeof(tile.lanes[0]));
@@ -275,20 +305,27 @@ using PowerOfTwo = Kind<Codes, 32, ScaleKind::kE8M0>;
 
 // The kernels for a format, and the constants that go with it.
 Kernels choose(const PackedFormat& format, Constants& constants) {
-  int8_t table[16];
+  int8_t table[16], low_table[16];
   std::memcpy(table, &format.table, sizeof(table));
+  std::memcpy(low_table, &format.low_table, sizeof(low_table));
   int bias = format.bias;
   Kernels kernels;
   bool is_signed_table = false;
   if (format.layout == Layout::kP8) {
     bias = rows::kSignedBias;
-    kernels = find_kernels<Plain<EightBits>>(format);
+    kernels = find_kernels<Plain<EightBits>, AnyBlock<EightBits, 1, true>>(format);
   } else if (format.layout == Layout::kP6) {
     kernels = find_kernels<Plain<SixBits>, WithOffset<SixBits>, TwoLevel16<SixBits>,
                            TwoLevelOffset<SixBits>>(format);
   } else if (!format.has_table) {
-    kernels = find_kernels<Plain<Nibbles>, WithOffset<Nibbles>, TwoLevelOffset<Nibbles>,
-                           TwoLevel16<Nibbles>, TwoLevelOffset16<Nibbles>>(format);
+    kernels =
+        find_kernels<Plain<Nibbles>, WithOffset<Nibbles>, TwoLevelOffset<Nibbles>,
+                     TwoLevel16<Nibbles>, TwoLevelOffset16<Nibbles>, AnyBlock<Nibbles, 1, true>>(
+            format);
+  } else if (format.two_planes) {
+    bias = rows::kSignedBias;
+    is_signed_table = true;
+    kernels = find_kernels<AnyBlock<WideTableNibbles, 1, false>>(format);
   } else {
     int least = table[0], most = table[0];
     for (const int8_t value : table) {
@@ -298,7 +335,8 @@ Kernels choose(const PackedFormat& format, Constants& constants) {
     if (most - least <= 63) {  // made unsigned, six bits suffice
       bias = -least;
       for (int8_t& value : table) value = static_cast<int8_t>(value - least);
-      kernels = find_kernels<PowerOfTwo<TableNibbles<Range::kU6>>>(format);
+      using Codes = TableNibbles<Range::kU6>;
+      kernels = find_kernels<PowerOfTwo<Codes>, AnyBlock<Codes, 2, false>>(format);
     } else {
       bias = rows::kSignedBias;
       is_signed_table = true;
@@ -307,7 +345,11 @@ Kernels choose(const PackedFormat& format, Constants& constants) {
     }
   }
   constants.table = rows::load_table(table);
-  if (is_signed_table) constants.table = rows::prepare_signed(constants.table);
+  constants.low_table = rows::load_table(low_table);
+  if (is_signed_table) {
+    constants.table = rows::prepare_signed(constants.table);
+    constants.low_table = rows::prepare_signed(constants.low_table);
+  }
   const bool one_cell = format.block != 16;
   constants.bias[0] = rows::half_weights(-bias, one_cell ? -bias : 0);
   constants.bias[1] = rows::half_weights(0, -bias);
@@ -361,7 +403,8 @@ void row_dot_quantised(const RowDotArgs& args) {
 }
 
 void row_dot(const RowDotArgs& args) {
-  if (args.matrix.shape.format.layout == Layout::kPF) {
+  const Layout layout = args.matrix.shape.format.layout;
+  if (layout == Layout::kPF || layout == Layout::kF8) {
     row_dot_float(args);
   } else if (args.tokens == 1 && !kReadsOneStream) {
     avx2::row_dot_quantised(args);

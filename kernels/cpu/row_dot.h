@@ -64,11 +64,16 @@ inline void store_results(const RowDotArgs& args, const float* lanes, int64_t gr
   for (int i = 0; i < 8; ++i) lane[i] = rows::load(lanes + i * kRows);
   for (int i = 0; i < 4; ++i) lane[i] = rows::add(lane[i], lane[i + 4]);
   for (int i = 0; i < 2; ++i) lane[i] = rows::add(lane[i], lane[i + 2]);
-  const rows::Floats y = rows::add(lane[0], lane[1]);
+  rows::Floats y = rows::add(lane[0], lane[1]);
+  const PackedShape& shape = args.matrix.shape;
+  if (shape.format.has_factor) {
+    const Plane factors = plane_at(args, shape.factors, 32, group, 0);
+    y = rows::mul(y, rows::load_f32(factors.at, factors.next));
+  }
 
   const int64_t first = group * 8;
   int64_t end = args.group_end * 8;
-  if (end > args.matrix.shape.n) end = args.matrix.shape.n;
+  if (end > shape.n) end = shape.n;
   float* out = args.out + token * args.out_stride + first;
   if (end - first >= kRows) {
     rows::store(out, y);

@@ -1,5 +1,5 @@
-// Row dots of float matrices (PF: bf16, f16 or f32 elements) with float32 activations: the float
-// lanes of docs/numerics.md, lane[k % 8] in rising k.
+// Row dots of float matrices (PF: bf16, f16 or f32 elements; F8: e4m3 elements with scales) with
+// float32 activations: the float lanes of docs/numerics.md, lane[k % 8] in rising k.
 #include "kernels/cpu/row_dot.h"
 
 namespace hotset::HOTSET_ISA {
@@ -14,38 +14,75 @@ constexpr int64_t kBlock = 128;  // inputs whose decoded weights, 8 KB at 16 row
 
 struct F32 {
   static constexpr int kBytes = 32;  // of 8 rows
+  static constexpr bool kHasScales = false;
   static Floats load(const std::byte* at, int64_t next) { return rows::load_f32(at, next); }
 };
 struct F16 {
   static constexpr int kBytes = 16;
+  static constexpr bool kHasScales = false;
   static Floats load(const std::byte* at, int64_t next) { return rows::load_f16(at, next); }
 };
 struct BF16 {
   static constexpr int kBytes = 16;
+  static constexpr bool kHasScales = false;
   static Floats load(const std::byte* at, int64_t next) { return rows::load_bf16(at, next); }
 };
+struct E4M3 {
+  static constexpr int kBytes = 8;
+  static constexpr bool kHasScales = true;
+  static Floats load(const std::byte* at, int64_t next) { return rows::load_e4m3(at, next); }
+};
+
+// A set's elements, and the scales of F8's blocks. A weight is the rounded product of its element
+// and its scale, as the format defines it, so the lanes are those of any float matrix.
+struct Elements {
+  Plane codes, scales;
+  int64_t block = 0;  // inputs; 0: no scales
+
+  // Of input j's block, times the 256 that load_e4m3 divides by.
+  Floats scale(int64_t j) const {
+    const Floats unit = rows::broadcast(256.0f);
+    if (block == 0) return unit;
+    return rows::mul(rows::load_f32(scales.at + j / block * 32, scales.next), unit);
+  }
+};
+
+template <class Element>
+Floats load_scaled(const Elements& w, int64_t j, Floats scale) {
+  const Floats element = Element::load(w.codes.at + j * Element::kBytes, w.codes.next);
+  if constexpr (Element::kHasScales) return rows::mul(element, scale);
+  return element;
+}
 
 // The sets at w[0], w[1], ...; lanes: [tokens][sets][8][kRows], written.
-using DotSets = void (*)(const Plane* w, int64_t k, const float* const* x, float* lanes);
+using DotSets = void (*)(const Elements* w, int64_t k, const float* const* x, float* lanes);
 
 // One token streams the weights in order, all lanes in registers.
 template <class Element>
-void dot_one(const Plane* w, int64_t k, const float* const* x, float* lanes) {
-  const std::byte* at = w->at;
-  const float* input = x[0];
+void dot_one(const Elements* w, int64_t k, const float* const* x, float* lanes) {
+  const float* const input = x[0];
   Floats lane[8];
   for (int i = 0; i < 8; ++i) lane[i] = rows::zero();
-  for (int64_t j = 0; j + 8 <= k; j += 8) {
-    for (int i = 0; i < 8; ++i) {
-      const Floats weights = Element::load(at + i * Element::kBytes, w->next);
-      lane[i] = rows::fma(weights, rows::broadcast(input[i]), lane[i]);
+  Floats scale = rows::zero();
+  int64_t next_block = 0;
+  for (int64_t j = 0; j < k; j += 8) {
+    if constexpr (Element::kHasScales) {
+      if (j == next_block) {
+        scale = w->scale(j);
+        next_block += w->block > 0 ? w->block : k;
+      }
     }
-    at += 8 * Element::kBytes;
-    input += 8;
-  }
-  for (int i = 0; i < k % 8; ++i) {
-    const Floats weights = Element::load(at + i * Element::kBytes, w->next);
-    lane[i] = rows::fma(weights, rows::broadcast(input[i]), lane[i]);
+    if (j + 8 <= k) {
+      for (int i = 0; i < 8; ++i) {
+        const Floats weights = load_scaled<Element>(*w, j + i, scale);
+        lane[i] = rows::fma(weights, rows::broadcast(input[j + i]), lane[i]);
+      }
+    } else {
+      for (int i = 0; i < k % 8; ++i) {
+        const Floats weights = load_scaled<Element>(*w, j + i, scale);
+        lane[i] = rows::fma(weights, rows::broadcast(input[j + i]), lane[i]);
+      }
+    }
   }
   for (int i = 0; i < 8; ++i) rows::store(lanes + i * kRows, lane[i]);
 }
@@ -54,7 +91,7 @@ void dot_one(const Plane* w, int64_t k, const float* const* x, float* lanes) {
 // fifth of its speed), and then walked one lane at a time, so that a register a token and set
 // suffices, and each input is loaded once for all sets.
 template <class Element, int kTokens, int kCount>
-void dot_some(const Plane* w, int64_t k, const float* const* x, float* lanes) {
+void dot_some(const Elements* w, int64_t k, const float* const* x, float* lanes) {
   constexpr int64_t kInputs = kBlock / kCount;
   constexpr int64_t kTokenFloats = kCount * 8 * kRows;
   alignas(64) float weights[kInputs][kCount][kRows];
@@ -62,9 +99,12 @@ void dot_some(const Plane* w, int64_t k, const float* const* x, float* lanes) {
   for (int64_t begin = 0; begin < k; begin += kInputs) {
     const int64_t count = k - begin < kInputs ? k - begin : kInputs;
     for (int s = 0; s < kCount; ++s) {
-      const std::byte* const at = w[s].at + begin * Element::kBytes;
+      Floats scale = rows::zero();
       for (int64_t j = 0; j < count; ++j) {
-        rows::store(weights[j][s], Element::load(at + j * Element::kBytes, w[s].next));
+        if constexpr (Element::kHasScales) {
+          if (j % 8 == 0) scale = w[s].scale(begin + j);
+        }
+        rows::store(weights[j][s], load_scaled<Element>(w[s], begin + j, scale));
       }
     }
     for (int lane = 0; lane < 8; ++lane) {
@@ -104,9 +144,10 @@ DotSets find_dot_sets(int64_t tokens) {
 }
 
 template <int kCount>
-DotSets find_dot_sets(TensorType element, int64_t tokens) {
-  if (element == TensorType::kF32) return find_dot_sets<F32, kCount>(tokens);
-  if (element == TensorType::kF16) return find_dot_sets<F16, kCount>(tokens);
+DotSets find_dot_sets(const PackedFormat& format, int64_t tokens) {
+  if (format.layout == Layout::kF8) return find_dot_sets<E4M3, kCount>(tokens);
+  if (format.element == TensorType::kF32) return find_dot_sets<F32, kCount>(tokens);
+  if (format.element == TensorType::kF16) return find_dot_sets<F16, kCount>(tokens);
   return find_dot_sets<BF16, kCount>(tokens);
 }
 
@@ -114,9 +155,14 @@ DotSets find_dot_sets(TensorType element, int64_t tokens) {
 void dot_group(const RowDotArgs& args, int64_t stride, int64_t group, int count) {
   alignas(64) float lanes[kTile * kSets * 8 * kRows];
   const float* x[kTile];
-  Plane w[kSets];
+  const PackedShape& shape = args.matrix.shape;
+  Elements w[kSets];
   for (int s = 0; s < count; ++s) {
-    w[s] = plane_at(args, args.matrix.shape.codes, stride, group + s * rows::kGroups, 0);
+    w[s].codes = plane_at(args, shape.codes, stride, group + s * rows::kGroups, 0);
+    if (shape.format.scale != ScaleKind::kF32) continue;
+    w[s].block = shape.format.block;
+    const int64_t blocks = (shape.k + w[s].block - 1) / w[s].block;
+    w[s].scales = plane_at(args, shape.scales, blocks * 32, group + s * rows::kGroups, 0);
   }
   const int64_t tiles = (args.tokens + kTile - 1) / kTile;
   int64_t token = 0;
@@ -125,10 +171,9 @@ void dot_group(const RowDotArgs& args, int64_t stride, int64_t group, int count)
     for (int64_t t = 0; t < tokens; ++t) {
       x[t] = args.x + activation_row(args, token + t) * args.x_stride;
     }
-    const TensorType element = args.matrix.shape.format.element;
-    const DotSets dot =
-        count == 1 ? find_dot_sets<1>(element, tokens) : find_dot_sets<kSets>(element, tokens);
-    dot(w, args.matrix.shape.k, x, lanes);
+    const DotSets dot = count == 1 ? find_dot_sets<1>(shape.format, tokens)
+                                   : find_dot_sets<kSets>(shape.format, tokens);
+    dot(w, shape.k, x, lanes);
     for (int64_t t = 0; t < tokens; ++t) {
       for (int s = 0; s < count; ++s) {
         store_results(args, lanes + (t * count + s) * 8 * kRows, group + s * rows::kGroups,
@@ -143,7 +188,9 @@ void dot_group(const RowDotArgs& args, int64_t stride, int64_t group, int count)
 
 void row_dot_float(const RowDotArgs& args) {
   const PackedShape& shape = args.matrix.shape;
-  const int64_t element_bytes = shape.format.element == TensorType::kF32 ? 32 : 16;
+  const int64_t element_bytes = shape.format.layout == Layout::kF8         ? 8
+                                : shape.format.element == TensorType::kF32 ? 32
+                                                                           : 16;
   const int64_t stride = shape.float_inputs() * element_bytes;
   for (int64_t group = args.group_begin; group < args.group_end;) {
     // Tiles are of nearly equal size, so one of a single token is the only one.

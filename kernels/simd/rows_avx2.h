@@ -79,6 +79,14 @@ inline Floats load_e8m0(const std::byte* at, int64_t /*next*/) {
   return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, is_tiny));
 }
 
+// The e4m3 number / 256: its bits as those of a half.
+inline Floats load_e4m3(const std::byte* at, int64_t /*next*/) {
+  const __m128i v = _mm_cvtepu8_epi16(load_8(at));
+  const __m128i magnitude = _mm_slli_epi16(_mm_and_si128(v, _mm_set1_epi16(0x7f)), 7);
+  const __m128i sign = _mm_slli_epi16(_mm_and_si128(v, _mm_set1_epi16(0x80)), 8);
+  return _mm256_cvtph_ps(_mm_or_si128(magnitude, sign));
+}
+
 inline Bytes low_nibbles(Bytes v) {
   return _mm256_and_si256(v, _mm256_set1_epi8(15));
 }
@@ -120,6 +128,18 @@ inline Ints weigh_halves(const int16_t* half_sum, Ints weights) {
 }
 inline Ints zero_ints() {
   return _mm256_setzero_si256();
+}
+// Minus (a row's i8 zero point + bias), as weights for weigh_rows.
+inline Ints load_zeros(const std::byte* at, int64_t /*next*/, int bias) {
+  const __m256i z = _mm256_cvtepi8_epi32(load_8(at));
+  const __m256i minus = _mm256_sub_epi32(_mm256_set1_epi32(-bias), z);
+  return _mm256_blend_epi16(minus, _mm256_slli_epi32(minus, 16), 0xaa);
+}
+inline Ints weigh_rows(const int16_t* half_sum, Ints weights) {
+  return weigh_halves(half_sum, weights);
+}
+inline Ints add_planes(Ints high, Ints low) {  // 256 * high + low
+  return _mm256_add_epi32(_mm256_slli_epi32(high, 8), low);
 }
 
 inline Floats keep(Floats x) {

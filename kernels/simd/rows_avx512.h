@@ -91,6 +91,14 @@ inline Floats load_e8m0(const std::byte* at, int64_t next) {
   return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, is_tiny, tiny));
 }
 
+// The e4m3 number / 256: its bits as those of a half.
+inline Floats load_e4m3(const std::byte* at, int64_t next) {
+  const __m256i v = _mm256_cvtepu8_epi16(load_8(at, next));
+  const __m256i magnitude = _mm256_slli_epi16(_mm256_and_si256(v, _mm256_set1_epi16(0x7f)), 7);
+  const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(v, _mm256_set1_epi16(0x80)), 8);
+  return _mm512_cvtph_ps(_mm256_or_si256(magnitude, sign));
+}
+
 inline Bytes low_nibbles(Bytes v) {
   return _mm512_and_si512(v, _mm512_set1_epi8(15));
 }
@@ -129,6 +137,18 @@ inline Ints weigh_halves(const int16_t* half_sum, Ints weights) {
 }
 inline Ints zero_ints() {
   return _mm512_setzero_si512();
+}
+// Minus (a row's i8 zero point + bias), as weights for weigh_rows.
+inline Ints load_zeros(const std::byte* at, int64_t next, int bias) {
+  const __m512i z = _mm512_cvtepi8_epi32(load_8(at, next));
+  const __m512i minus = _mm512_sub_epi32(_mm512_set1_epi32(-bias), z);
+  return _mm512_mask_blend_epi16(0xaaaaaaaa, minus, _mm512_slli_epi32(minus, 16));
+}
+inline Ints weigh_rows(const int16_t* half_sum, Ints weights) {
+  return weigh_halves(half_sum, weights);
+}
+inline Ints add_planes(Ints high, Ints low) {  // 256 * high + low
+  return _mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
 }
 
 inline Floats keep(Floats x) {

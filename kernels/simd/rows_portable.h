@@ -98,6 +98,14 @@ inline Floats load_e8m0(const std::byte* at, int64_t /*next*/) {
   });
 }
 
+// The e4m3 number / 256: its bits as those of a half.
+inline Floats load_e4m3(const std::byte* at, int64_t /*next*/) {
+  return each<Floats>([&](int i) {
+    const uint32_t bits = element<uint8_t>(at, i);
+    return half_value(static_cast<uint16_t>((bits & 0x7f) << 7 | (bits & 0x80) << 8));
+  });
+}
+
 inline Bytes low_nibbles(Bytes a) {
   return each<Bytes>([&](int i) { return static_cast<uint8_t>(a.v[i] & 15); });
 }
@@ -132,6 +140,16 @@ inline Ints weigh_halves(const int16_t* half_sum, Ints weights) {
 }
 inline Ints zero_ints() {
   return Ints{};
+}
+// Minus (a row's i8 zero point + bias), as weights for weigh_rows.
+inline Ints load_zeros(const std::byte* at, int64_t /*next*/, int bias) {
+  return each<Ints>([&](int i) { return -bias - element<int8_t>(at, i); });
+}
+inline Ints weigh_rows(const int16_t* half_sum, Ints weights) {
+  return each<Ints>([&](int i) { return (half_sum[0] + half_sum[1]) * weights.v[i]; });
+}
+inline Ints add_planes(Ints high, Ints low) {  // 256 * high + low
+  return each<Ints>([&](int i) { return 256 * high.v[i] + low.v[i]; });
 }
 
 using Inputs = const int8_t*;

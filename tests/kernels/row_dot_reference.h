@@ -26,7 +26,7 @@ inline PackedFormat quantised(Layout layout, int block, ScaleKind scale, OffsetK
                               int bias) {
   PackedFormat format;
   format.layout = layout;
-  format.block = static_cast<uint8_t>(block);
+  format.block = block;
   format.scale = scale;
   format.offset = offset;
   format.bias = static_cast<int8_t>(bias);
@@ -36,6 +36,31 @@ inline PackedFormat with_table(int block, ScaleKind scale, std::array<int8_t, 16
   PackedFormat format = quantised(Layout::kP4, block, scale, OffsetKind::kNone, 0);
   format.has_table = true;
   format.table = table;
+  return format;
+}
+// Of quantised checkpoints: zero points beside the scales, any block length, a row's factor.
+inline PackedFormat with_zeros(Layout layout, int block, ScaleKind scale, OffsetKind offset,
+                               bool has_factor) {
+  PackedFormat format = quantised(layout, block, scale, offset, 0);
+  format.has_factor = has_factor;
+  return format;
+}
+inline PackedFormat with_wide_table(int block) {
+  PackedFormat format = with_table(
+      block, ScaleKind::kF32, {-128, 127, -127, 126, 0, 0, -1, 1, -2, 64, -64, 100, 5, 9, 11, 0});
+  format.two_planes = true;
+  format.low_table = {-128, 127, 127, -128, 0, 1, -1, 99, 7, -7, 64, -64, 12, 3, -3, -128};
+  return format;
+}
+inline PackedFormat nvfp4() {
+  PackedFormat format =
+      with_table(16, ScaleKind::kE4M3, {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12});
+  format.has_factor = true;
+  return format;
+}
+inline PackedFormat e4m3(int block, ScaleKind scale, bool has_factor) {
+  PackedFormat format = quantised(Layout::kF8, block, scale, OffsetKind::kNone, 0);
+  format.has_factor = has_factor;
   return format;
 }
 inline PackedFormat floats(TensorType element) {
@@ -74,6 +99,17 @@ inline std::vector<NamedFormat> all_formats() {
           {"Q5_K", quantised(kP6, 32, kU8, kU8Offset, 0)},
           {"Q6_K", quantised(kP6, 16, kI8, kNo, 32)},
           {"Q8_0", quantised(kP8, 32, kHalf, kNo, 0)},
+          {"GPTQ_g32_f16", with_zeros(kP4, 32, kHalf, OffsetKind::kZeroPoint, false)},
+          {"AWQ_g128_bf16", with_zeros(kP4, 128, ScaleKind::kBF16, OffsetKind::kZeroPoint, false)},
+          {"GPTQ_row", with_zeros(kP4, 0, ScaleKind::kNone, OffsetKind::kZeroOfRow, true)},
+          {"INT4_g64_f32", with_zeros(kP4, 64, ScaleKind::kF32, OffsetKind::kZeroOfRow, false)},
+          {"INT8_g128_f16", with_zeros(kP8, 128, kHalf, OffsetKind::kZeroPoint, false)},
+          {"INT8_row", with_zeros(kP8, 0, ScaleKind::kNone, OffsetKind::kZeroOfRow, true)},
+          {"NF4_64", with_wide_table(64)},
+          {"NF4_32", with_wide_table(32)},
+          {"NVFP4", nvfp4()},
+          {"FP8_block", e4m3(128, ScaleKind::kF32, false)},
+          {"FP8_row", e4m3(0, ScaleKind::kNone, true)},
           {"BF16", floats(TensorType::kBF16)},
           {"F16", floats(TensorType::kF16)},
           {"F32", floats(TensorType::kF32)}};
@@ -97,7 +133,25 @@ class RandomMatrix {
               &std::free),
         random_(seed) {
     for (int64_t i = 0; i < shape_.bytes; ++i) data_.get()[i] = static_cast<std::byte>(random_());
-    if (format.is_float()) {
+    std::normal_distribution<float> normal;
+    const int64_t rows = shape_.groups() * 8;
+    if (format.has_factor) fill(shape_.factors, rows, [&] { return normal(random_); });
+    if (format.scale == ScaleKind::kF32) {
+      fill(shape_.scales, rows * shape_.blocks(), [&] { return normal(random_); });
+    } else if (format.scale == ScaleKind::kBF16) {
+      fill(shape_.scales, rows * shape_.blocks(), [&] {
+        return static_cast<uint16_t>(__builtin_bit_cast(uint32_t, normal(random_)) >> 16);
+      });
+    } else if (format.scale == ScaleKind::kE4M3) {
+      fill(shape_.scales, rows * shape_.blocks(),
+           [&] { return static_cast<uint8_t>(random_() % 127); });
+    }
+    if (format.layout == Layout::kF8) {
+      fill(shape_.codes, rows * shape_.float_inputs(),
+           [&] { return static_cast<uint8_t>((random_() % 2) << 7 | random_() % 127); });
+    } else if (has_plain_scales(format)) {
+      // filled above
+    } else if (format.is_float()) {
       fill_elements();
     } else {
       const bool two_level =
@@ -110,7 +164,7 @@ class RandomMatrix {
       } else {
         fill_halves(shape_.scales, shape_.groups() * 8 * per_row);
       }
-      if (format.offset != OffsetKind::kNone) {
+      if (format.offset != OffsetKind::kNone && !has_zeros(format)) {
         const bool blocks = format.offset == OffsetKind::kF16;
         fill_halves(shape_.offsets,
                     shape_.groups() * 8 * (blocks ? shape_.blocks() : shape_.supers()));
@@ -118,6 +172,13 @@ class RandomMatrix {
     }
   }
 
+  static bool has_zeros(const PackedFormat& f) {
+    return f.offset == OffsetKind::kZeroPoint || f.offset == OffsetKind::kZeroOfRow;
+  }
+  static bool has_plain_scales(const PackedFormat& f) {
+    return f.layout != Layout::kPF && (f.scale == ScaleKind::kNone || f.scale == ScaleKind::kBF16 ||
+                                       f.scale == ScaleKind::kF32 || f.scale == ScaleKind::kE4M3);
+  }
   const PackedShape& shape() const { return shape_; }
   PackedMatrix view() const { return {shape_, data_.get()}; }
 
@@ -137,7 +198,7 @@ class RandomMatrix {
     const int64_t unit = row / 8 * shape_.units() + j / 32;
     const int64_t in_row = row % 8 * 4 + j % 4;
     if (f.layout == Layout::kP8) {
-      return get<int8_t>(shape_.codes, unit * 256 + j % 32 / 4 * 32 + in_row);
+      return get<int8_t>(shape_.codes, unit * 256 + j % 32 / 4 * 32 + in_row) - zero(row, j);
     }
     const int64_t d = j % 16 / 4, half = j % 32 / 16;
     int code = get<uint8_t>(shape_.codes, unit * 128 + d * 32 + in_row) >> (4 * half) & 15;
@@ -146,11 +207,24 @@ class RandomMatrix {
       const int high = get<uint8_t>(shape_.high, unit * 64 + place / 4 * 32 + in_row);
       code |= (high >> (2 * (place % 4)) & 3) << 4;
     }
-    return f.has_table ? f.table[static_cast<size_t>(code)] : code - f.bias;
+    const auto at = static_cast<size_t>(code);
+    if (f.two_planes) return 256 * f.table[at] + f.low_table[at];
+    return f.has_table ? f.table[at] : code - f.bias - zero(row, j);
   }
 
+  int zero(int64_t row, int64_t j) const {
+    const OffsetKind kind = shape_.format.offset;
+    if (kind == OffsetKind::kZeroOfRow) return get<int8_t>(shape_.offsets, row);
+    if (kind != OffsetKind::kZeroPoint) return 0;
+    return get<int8_t>(shape_.offsets,
+                       (row / 8 * shape_.blocks() + j / shape_.format.block) * 8 + row % 8);
+  }
+
+  // Of a cell: min(32, block) inputs.
   float scale(int64_t row, int64_t cell) const {
-    const int64_t at = (row / 8 * shape_.blocks() + cell) * 8 + row % 8;
+    const int64_t block = shape_.format.block;
+    const int64_t index = block == 0 ? 0 : block > 32 ? cell / (block / 32) : cell;
+    const int64_t at = (row / 8 * shape_.blocks() + index) * 8 + row % 8;
     const int64_t super =
         (row / 8 * shape_.supers() + cell * shape_.format.block / 256) * 8 + row % 8;
     switch (shape_.format.scale) {
@@ -164,9 +238,26 @@ class RandomMatrix {
       case ScaleKind::kTwoLevelI8:
         return half_value(get<uint16_t>(shape_.scales, super)) *
                static_cast<float>(get<int8_t>(shape_.sub_scales, at));
+      case ScaleKind::kBF16:
+        return __builtin_bit_cast(float, uint32_t{get<uint16_t>(shape_.scales, at)} << 16);
+      case ScaleKind::kF32:
+        return get<float>(shape_.scales, at);
+      case ScaleKind::kE4M3:
+        return 0.5f * e4m3_value(get<uint8_t>(shape_.scales, at));
       default:
         return 1.0f;
     }
+  }
+
+  float factor(int64_t row) const {
+    return shape_.format.has_factor ? get<float>(shape_.factors, row) : 1.0f;
+  }
+
+  static float e4m3_value(int bits) {
+    const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+    const double magnitude =
+        exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
+    return static_cast<float>(bits & 128 ? -magnitude : magnitude);
   }
 
   float offset(int64_t row, int64_t cell) const {
@@ -182,6 +273,14 @@ class RandomMatrix {
 
   float element(int64_t row, int64_t j) const {
     const int64_t at = (row / 8 * shape_.float_inputs() + j) * 8 + row % 8;
+    if (shape_.format.layout == Layout::kF8) {
+      const int64_t block = shape_.format.block;
+      const int64_t index = row / 8 * shape_.blocks() + (block == 0 ? 0 : j / block);
+      const float value = e4m3_value(get<uint8_t>(shape_.codes, at));
+      return shape_.format.scale == ScaleKind::kNone
+                 ? value
+                 : value * get<float>(shape_.scales, index * 8 + row % 8);
+    }
     if (shape_.format.element == TensorType::kF32) return get<float>(shape_.codes, at);
     const uint16_t bits = get<uint16_t>(shape_.codes, at);
     if (shape_.format.element == TensorType::kF16) return half_value(bits);
@@ -270,9 +369,9 @@ inline float reference_dot(const RandomMatrix& matrix, const std::vector<int>& w
     for (int64_t j = 0; j < shape.k; ++j) {
       lane[j % 8] = std::fma(matrix.element(row, j), a.x[token * a.x_stride + j], lane[j % 8]);
     }
-    return fold(lane);
+    return fold(lane) * matrix.factor(row);
   }
-  const int64_t block = shape.format.block;
+  const int64_t block = shape.format.block == 16 ? 16 : 32;  // of a cell
   for (int64_t cell = 0; cell < shape.units() * 32 / block; ++cell) {
     int idot = 0, asum = 0;
     for (int64_t j = cell * block; j < (cell + 1) * block; ++j) {
@@ -283,11 +382,11 @@ inline float reference_dot(const RandomMatrix& matrix, const std::vector<int>& w
     const float a_scale = a.scale[token * a.units + cell * block / 32];
     float& sum = lane[cell % 8];
     sum = std::fma(static_cast<float>(idot), matrix.scale(row, cell) * a_scale, sum);
-    if (shape.format.offset != OffsetKind::kNone) {
+    if (shape.format.offset != OffsetKind::kNone && !RandomMatrix::has_zeros(shape.format)) {
       sum = std::fma(static_cast<float>(asum), matrix.offset(row, cell) * a_scale, sum);
     }
   }
-  return fold(lane);
+  return fold(lane) * matrix.factor(row);
 }
 
 // [tokens][n]
