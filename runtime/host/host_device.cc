@@ -38,7 +38,8 @@ HostDevice::HostDevice(const ModelConfig& c, const Weights& weights, const HostO
 
   scratch_floats_ = std::max(attention_scratch_floats(c.head_dim),
                              delta_scratch_floats(c.linear_key_head_dim, c.linear_value_head_dim));
-  scratch_floats_ = (std::max(scratch_floats_, c.num_experts) + 15) / 16 * 16;
+  scratch_floats_ = std::max({scratch_floats_, c.num_experts, c.moe_intermediate_size});
+  scratch_floats_ = (scratch_floats_ + 15) / 16 * 16;
   scratch_ = reinterpret_cast<float*>(take(scratch_floats_ * pool.size() * 4));
   kv_blocks_max_ = (options.positions + kKvBlockPositions - 1) / kKvBlockPositions;
   kv_pointers_.resize(static_cast<size_t>(2 * kv_blocks_max_ * pool.size()));
@@ -67,6 +68,15 @@ HostDevice::HostDevice(const ModelConfig& c, const Weights& weights, const HostO
   pair_out_ = allocate_rows(pairs, std::max(c.hidden_size, 2 * c.moe_intermediate_size));
   combined_ = allocate_rows(pool.size(), c.hidden_size);
   pair_hidden_ = allocate_activations(pairs, c.moe_intermediate_size);
+  if (weights.ordered_inputs > 0) {
+    ordered_ = allocate_activations(options.rows_max, weights.ordered_inputs);
+  }
+  const auto has_order = [](const ExpertShape& shape) {
+    return shape.gate.format.has_order || shape.up.format.has_order;
+  };
+  if (std::any_of(expert_shapes_.begin(), expert_shapes_.end(), has_order)) {
+    pair_ordered_ = allocate_activations(pairs, c.hidden_size);
+  }
 }
 
 std::byte* HostDevice::take(int64_t bytes) {
@@ -132,7 +142,30 @@ void HostDevice::norm(const Activations& out, Rows x, const float* weight) {
   });
 }
 
+void HostDevice::reorder(const float* from, const uint32_t* order, const Activations& to,
+                         int64_t r) {
+  float* x = to.x.row(r);
+  for (int64_t j = 0; j < to.x.width; ++j) x[j] = from[order[j]];
+  quantise(to, r);
+}
+
 void HostDevice::project(const Activations& in, std::initializer_list<Projection> projections) {
+  const std::span all(projections.begin(), projections.size());
+  const auto has_order = [](const Projection& p) { return p.matrix.order() != nullptr; };
+  if (std::none_of(all.begin(), all.end(), has_order)) return project_alike(in, all);
+  for (const Projection& p : all) {
+    const uint32_t* const order = p.matrix.order();
+    if (order == nullptr) {
+      project_alike(in, {&p, 1});
+      continue;
+    }
+    const Activations ordered = ordered_.narrowed(in.x.rows, in.x.width);
+    pool_.run(in.x.rows, [&](int64_t r, int) { reorder(in.x.row(r), order, ordered, r); });
+    project_alike(ordered, {&p, 1});
+  }
+}
+
+void HostDevice::project_alike(const Activations& in, std::span<const Projection> projections) {
   // Tasks are ranges of row groups, over all matrices in turn.
   constexpr size_t kMost = 8;
   HOTSET_CHECK(projections.size() <= kMost, "too many projections of one input");
@@ -151,7 +184,7 @@ void HostDevice::project(const Activations& in, std::initializer_list<Projection
   pool_.run(tasks, [&](int64_t task, int) {
     size_t i = count - 1;
     while (splits[i].first_task > task) --i;
-    const Projection& p = projections.begin()[i];
+    const Projection& p = projections[i];
     RowDotArgs args;
     args.matrix = p.matrix;
     args.group_begin = (task - splits[i].first_task) * splits[i].groups_each;

@@ -66,6 +66,9 @@ class HostDevice : public Device {
   // Quantises x into row r of q; an activation that is not finite is an Error of the step.
   void quantise(const float* x, int64_t width, const QuantisedRows& q, int64_t r);
   void quantise(const Activations& a, int64_t r) { quantise(a.x.row(r), a.x.width, a.q, r); }
+  // Gathers row `from` of x into row r of `to`, input order[j] as input j, and quantises it.
+  void reorder(const float* from, const uint32_t* order, const Activations& to, int64_t r);
+  void project_alike(const Activations& in, std::span<const Projection> projections);
   int64_t groups_per_task(const PackedShape& shape, int64_t bytes_in_all) const;
   float* thread_scratch(int thread) const;
   void rotate_and_store(const AttentionWeights& w, Rows q, Rows k, Rows v, const RowRun& run,
@@ -76,6 +79,11 @@ class HostDevice : public Device {
                 int64_t channels);
   void sort_pairs(const Routing& routing);
   void run_wave(const ExpertShape& shape, std::span<const Lease> wave, const Activations& in);
+  // Gate (first part 0) or up (1) or both of all leased experts.
+  void gate_and_up(const ExpertShape& shape, std::span<const Lease> wave, const Activations& in,
+                   int64_t first_part, int64_t parts);
+  void reorder_pairs(const ExpertShape& shape, std::span<const Lease> wave, const Activations& in,
+                     bool is_up);
 
   const ModelConfig& config_;
   const Weights& weights_;
@@ -108,6 +116,9 @@ class HostDevice : public Device {
   Rows pair_out_;            // [pairs][max(H, 2 I)]: gate | up, later the expert's output
   Rows combined_;            // [threads][H]
   Activations pair_hidden_;  // [pairs][I]
+  // Inputs in the order that a matrix wants (packed.h): of a dense matrix [rows][its k], of gate or
+  // up [pairs][H]. Empty where no matrix has an order.
+  Activations ordered_, pair_ordered_;
 };
 
 }  // namespace hotset

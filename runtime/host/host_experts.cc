@@ -69,6 +69,46 @@ void HostDevice::experts(int32_t layer, const Activations& in, const Routing& ro
   cache_.end();
 }
 
+// Each pair's input in the order that its expert's gate or up wants.
+void HostDevice::reorder_pairs(const ExpertShape& shape, std::span<const Lease> wave,
+                               const Activations& in, bool is_up) {
+  pool_.run(static_cast<int64_t>(wave.size()), [&](int64_t i, int) {
+    const ExpertView expert = expert_view(shape, wave[i].blob);
+    const uint32_t* const order = (is_up ? expert.up : expert.gate).order();
+    for (int64_t p = pair_begin_[wave[i].expert]; p < pair_begin_[wave[i].expert + 1]; ++p) {
+      reorder(in.x.row(pair_row_[p]), order, pair_ordered_, p);
+    }
+  });
+}
+
+void HostDevice::gate_and_up(const ExpertShape& shape, std::span<const Lease> wave,
+                             const Activations& in, int64_t first_part, int64_t parts) {
+  const int64_t inner = config_.moe_intermediate_size;
+  const auto experts = static_cast<int64_t>(wave.size());
+  const int64_t gate_each = groups_per_task(shape.gate, experts * parts * shape.gate.bytes);
+  const int64_t gate_tasks = (shape.gate.groups() + gate_each - 1) / gate_each;
+  pool_.run(experts * parts * gate_tasks, [&](int64_t task, int) {
+    const Lease& lease = wave[task / (parts * gate_tasks)];
+    const bool is_up = first_part + task / gate_tasks % parts != 0;
+    const ExpertView expert = expert_view(shape, lease.blob);
+    const int64_t begin = pair_begin_[lease.expert], end = pair_begin_[lease.expert + 1];
+    RowDotArgs args;
+    args.matrix = is_up ? expert.up : expert.gate;
+    args.group_begin = task % gate_tasks * gate_each;
+    args.group_end = std::min(args.group_begin + gate_each, shape.gate.groups());
+    const bool has_order = args.matrix.order() != nullptr;
+    const Activations inputs = has_order ? pair_ordered_.slice(begin, end - begin) : in;
+    args.quantised = inputs.q;
+    args.x = inputs.x.data;
+    args.x_stride = inputs.x.width;
+    args.row_ids = has_order ? nullptr : pair_row_.data() + begin;
+    args.tokens = end - begin;
+    args.out = pair_out_.row(begin) + (is_up ? inner : 0);
+    args.out_stride = pair_out_.width;
+    kernels_.row_dot(args);
+  });
+}
+
 // Gate and up of all leased experts, SwiGLU, then down: tasks are ranges of rows of a matrix,
 // scheduled by bytes and not by expert, so that two threads share ten experts evenly.
 void HostDevice::run_wave(const ExpertShape& shape, std::span<const Lease> wave,
@@ -78,33 +118,28 @@ void HostDevice::run_wave(const ExpertShape& shape, std::span<const Lease> wave,
     return std::pair(pair_begin_[lease.expert], pair_begin_[lease.expert + 1]);
   };
   const auto experts = static_cast<int64_t>(wave.size());
-  const int64_t gate_each = groups_per_task(shape.gate, experts * 2 * shape.gate.bytes);
   const int64_t down_each = groups_per_task(shape.down, experts * shape.down.bytes);
-  const int64_t gate_tasks = (shape.gate.groups() + gate_each - 1) / gate_each;
   const int64_t down_tasks = (shape.down.groups() + down_each - 1) / down_each;
 
-  pool_.run(experts * 2 * gate_tasks, [&](int64_t task, int) {
-    const Lease& lease = wave[task / (2 * gate_tasks)];
-    const bool is_up = task / gate_tasks % 2 != 0;
-    const ExpertView expert = expert_view(shape, lease.blob);
-    const auto [begin, end] = rows_of(lease);
-    RowDotArgs args;
-    args.matrix = is_up ? expert.up : expert.gate;
-    args.group_begin = task % gate_tasks * gate_each;
-    args.group_end = std::min(args.group_begin + gate_each, shape.gate.groups());
-    args.quantised = in.q;
-    args.x = in.x.data;
-    args.x_stride = in.x.width;
-    args.row_ids = pair_row_.data() + begin;
-    args.tokens = end - begin;
-    args.out = pair_out_.row(begin) + (is_up ? inner : 0);
-    args.out_stride = pair_out_.width;
-    kernels_.row_dot(args);
-  });
+  if (shape.gate.format.has_order || shape.up.format.has_order) {
+    for (const bool is_up : {false, true}) {  // each has an order of its own
+      if ((is_up ? shape.up : shape.gate).format.has_order) reorder_pairs(shape, wave, in, is_up);
+      gate_and_up(shape, wave, in, is_up ? 1 : 0, 1);
+    }
+  } else {
+    gate_and_up(shape, wave, in, 0, 2);
+  }
   const bool down_is_float = shape.down.format.is_float();
-  pool_.run(experts, [&](int64_t i, int) {
+  pool_.run(experts, [&](int64_t i, int thread) {
     const auto [begin, end] = rows_of(wave[i]);
+    const uint32_t* const order = expert_view(shape, wave[i].blob).down.order();
     for (int64_t p = begin; p < end; ++p) {
+      if (order != nullptr) {
+        float* const product = thread_scratch(thread);
+        kernels_.silu_mul(product, pair_out_.row(p), pair_out_.row(p) + inner, inner);
+        reorder(product, order, pair_hidden_, p);
+        continue;
+      }
       // In place over the gate: only float weights read the float form from a place of its own.
       float* gate = pair_out_.row(p);
       float* hidden = down_is_float ? pair_hidden_.x.row(p) : gate;

@@ -1,6 +1,9 @@
 #include "runtime/model/dense_layout.h"
 
+#include <algorithm>
 #include <cstring>
+
+#include "runtime/model/pack_matrix.h"
 
 namespace hotset {
 
@@ -75,7 +78,7 @@ void DenseLayout::moe(const LayerTensors& t, MoeWeights& w) {
 void DenseLayout::matrix(const MatrixSource& source, PackedMatrix* to, bool as_float) {
   const bool is_exact = exact_in_bf16_(source, weights_.exact_in_bf16.size());
   weights_.exact_in_bf16.push_back(is_exact ? 1 : 0);
-  PackedFormat format = packed_format(source.type, is_exact);
+  PackedFormat format = packed_format(source, is_exact);
   if (as_float && !format.is_float()) format = packed_format(TensorType::kF32);
   DensePlacement p;
   p.matrix = &source;
@@ -84,6 +87,7 @@ void DenseLayout::matrix(const MatrixSource& source, PackedMatrix* to, bool as_f
   p.at = reserve(p.shape.bytes);
   source_bytes_ += source.bytes();
   weights_.packed_bytes += p.shape.bytes;
+  if (format.has_order) weights_.ordered_inputs = std::max(weights_.ordered_inputs, source.k);
   placements_.push_back(std::move(p));
 }
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "kernels/check.h"
-#include "runtime/model/weights.h"
+#include "runtime/model/pack_matrix.h"
 
 namespace hotset {
 
@@ -17,17 +17,15 @@ ExpertShape layer_shape(const LayerTensors& layer) {
   for (const ExpertSourceTensors& e : layer.experts) {
     for (const auto& [matrix, expected] :
          {std::pair(&e.gate, &first.gate), {&e.up, &first.up}, {&e.down, &first.down}}) {
-      if (matrix->type != expected->type) {
+      if (packed_format(*matrix) != packed_format(*expected)) {
         throw Error(fmt::format(
-            "tensor {}: type {} found, {} expected as in {}: all experts of a layer must have the "
-            "same type",
-            matrix->name, info(matrix->type).name, info(expected->type).name, expected->name));
+            "tensor {}: is of another type or scheme than {}, expected the same: all experts of a "
+            "layer must be alike",
+            matrix->name, expected->name));
       }
     }
   }
-  const auto shape = [](const MatrixSource& m) {
-    return packed_shape(packed_format(m.type), m.n, m.k);
-  };
+  const auto shape = [](const MatrixSource& m) { return packed_shape(packed_format(m), m.n, m.k); };
   return expert_shape(shape(first.gate), shape(first.up), shape(first.down));
 }
 
@@ -43,7 +41,9 @@ ExpertFileSource::ExpertFileSource(const ModelDescription& description, int load
     : description_(description), shapes_(expert_shapes(description)) {
   for (const LayerTensors& layer : description.layers) {
     for (const ExpertSourceTensors& e : layer.experts) {
-      staging_bytes_ = std::max({staging_bytes_, e.gate.bytes(), e.up.bytes(), e.down.bytes()});
+      for (const MatrixSource* m : {&e.gate, &e.up, &e.down}) {
+        staging_bytes_ = std::max(staging_bytes_, staging_bytes(*m, m->n));
+      }
     }
   }
   idle_.assign(loads, std::vector<std::byte>(static_cast<size_t>(staging_bytes_)));

@@ -1,6 +1,5 @@
 // Reading and packing of the dense weights: matrices are cut into windows of whole row groups,
 // which oneTBB reads and packs in parallel.
-#include <fmt/format.h>
 #include <tbb/parallel_for.h>
 
 #include <algorithm>
@@ -8,19 +7,15 @@
 
 #include "kernels/check.h"
 #include "runtime/model/dense_layout.h"
+#include "runtime/model/pack_matrix.h"
 #include "runtime/model/sidecar.h"
 
 namespace hotset {
 
 namespace {
 
-constexpr int64_t kWindowBytes = 4 << 20;  // of source, read at once
-
-int64_t window_rows(const MatrixSource& m) {
-  return std::max<int64_t>(8, kWindowBytes / row_bytes(m.type, m.k) / 8 * 8);
-}
-
 bool exact_in_bf16(const MatrixSource& m) {
+  if (m.quantised != nullptr || m.as_float) return false;
   if (m.type != TensorType::kF32 && m.type != TensorType::kF16) return false;
   const int64_t most = std::min(window_rows(m), m.n);
   std::vector<std::byte> raw(static_cast<size_t>(most * row_bytes(m.type, m.k)));
@@ -37,26 +32,12 @@ bool exact_in_bf16(const MatrixSource& m) {
   return true;
 }
 
-// Packs rows [first, first + rows) of a matrix; `staging` takes them in source form.
-void pack_window(const MatrixSource& m, const PackedShape& shape, int64_t first, int64_t rows,
-                 std::byte* staging, std::byte* packed) {
-  const int64_t stride = row_bytes(m.type, m.k);
-  const auto bytes = static_cast<size_t>(rows * stride);
-  read_rows(m, first, rows, {staging, bytes});
-  try {
-    pack_rows(shape, m.type, staging, stride, first, rows, packed);
-  } catch (const Error& e) {
-    throw Error(
-        fmt::format("{}: tensor {}: {}", m.rows.front().tensor->file->path(), m.name, e.what()));
-  }
-}
-
 // A piece of the dense part: rows of a matrix to pack, or of the embedding to read as they are.
 struct Window {
   const MatrixSource* matrix;
   const DensePlacement* placement;  // nullptr: the embedding
   int64_t first, rows;
-  int64_t bytes() const { return rows * row_bytes(matrix->type, matrix->k); }
+  int64_t bytes() const { return matrix->bytes() * rows / matrix->n; }
 };
 
 void add_windows(const MatrixSource& m, const DensePlacement* placement,
@@ -69,13 +50,13 @@ void add_windows(const MatrixSource& m, const DensePlacement* placement,
 
 void read_window(const Window& window, Weights& w) {
   const MatrixSource& m = *window.matrix;
-  const auto bytes = static_cast<size_t>(window.bytes());
   if (window.placement == nullptr) {
+    const int64_t stride = row_bytes(m.type, m.k);
     read_rows(m, window.first, window.rows,
-              {w.embedding.data() + window.first * row_bytes(m.type, m.k), bytes});
+              {w.embedding.data() + window.first * stride, size_t(window.rows * stride)});
     return;
   }
-  std::vector<std::byte> staging(bytes);
+  std::vector<std::byte> staging(static_cast<size_t>(staging_bytes(m, window.rows)));
   pack_window(m, window.placement->shape, window.first, window.rows, staging.data(),
               w.memory.data() + window.placement->at);
 }
@@ -119,11 +100,6 @@ bool read_image(Sidecar& sidecar, Weights& w, const LoadProgress& progress) {
 }
 
 }  // namespace
-
-void pack_matrix(const MatrixSource& source, const PackedShape& shape, std::byte* staging,
-                 std::byte* packed) {
-  pack_window(source, shape, 0, source.n, staging, packed);
-}
 
 Weights load_image(const ModelDescription& d, Sidecar* sidecar, const LoadProgress& progress) {
   Weights w;

@@ -10,6 +10,7 @@
 #include "runtime/model/dense_layout.h"
 #include "runtime/model/expert_file_source.h"
 #include "runtime/weights/checksum.h"
+#include "runtime/weights/quantised/quantised.h"
 
 namespace hotset {
 
@@ -30,6 +31,12 @@ int64_t blocks_of(int64_t dense_bytes) {
 
 void add_matrix(Checksum& sum, const MatrixSource& matrix) {
   sum.add(uint64_t(matrix.type)).add(uint64_t(matrix.n)).add(uint64_t(matrix.k));
+  if (matrix.quantised != nullptr) {
+    sum.add(matrix.quantised->scheme());
+    for (const TensorInfo* tensor : matrix.quantised->tensors()) {
+      sum.add(tensor->name).add(tensor->offset);
+    }
+  }
   for (const RowRange& range : matrix.rows) {
     sum.add(range.tensor->name).add(range.tensor->offset);
     sum.add(uint64_t(range.first_row)).add(uint64_t(range.rows));

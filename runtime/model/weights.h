@@ -53,6 +53,7 @@ struct Weights {
   const float* final_norm = nullptr;
   PackedMatrix output;
   int64_t packed_bytes = 0;            // matrices that one token reads
+  int64_t ordered_inputs = 0;          // most inputs of a matrix that has an order; 0: none has
   std::vector<uint8_t> exact_in_bf16;  // by matrix of the layout: see DenseLayout
 };
 
@@ -70,9 +71,5 @@ Weights load_weights(const ModelDescription& description, Sidecar* sidecar,
 // All of it but the embedding.
 Weights load_image(const ModelDescription& description, Sidecar* sidecar,
                    const LoadProgress& progress);
-
-// Packs all rows of a matrix to `packed`; the tensor's name is added to an Error.
-void pack_matrix(const MatrixSource& source, const PackedShape& shape, std::byte* staging,
-                 std::byte* packed);
 
 }  // namespace hotset

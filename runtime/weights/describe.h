@@ -44,6 +44,11 @@ class TensorSource {
   virtual ~TensorSource() = default;
   virtual const TensorInfo* find(const std::string& name) const = 0;
   virtual const TensorInfo& need(const std::string& name) const = 0;  // throws Error
+  // The weight of that name, [n, k], where it is quantised by a scheme of Hugging Face folders.
+  virtual std::shared_ptr<const QuantisedMatrix> quantised(const std::string& /*name*/,
+                                                           int64_t /*n*/, int64_t /*k*/) const {
+    return nullptr;
+  }
   virtual LayerNames layer_names(int64_t layer) const = 0;
   virtual std::string embedding_name() const = 0;
   virtual std::string output_name() const = 0;

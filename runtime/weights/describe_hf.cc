@@ -6,6 +6,8 @@
 #include "runtime/tokenizer/tokenizer.h"
 #include "runtime/weights/describe.h"
 #include "runtime/weights/hf_config.h"
+#include "runtime/weights/json.h"
+#include "runtime/weights/quantised/quantised.h"
 #include "runtime/weights/safetensors.h"
 
 namespace hotset {
@@ -13,8 +15,10 @@ namespace {
 
 class SafetensorsSource : public TensorSource {
  public:
-  SafetensorsSource(const SafetensorsFolder& folder, Architecture architecture)
+  SafetensorsSource(const SafetensorsFolder& folder, Architecture architecture,
+                    const QuantisedScheme* scheme)
       : folder_(folder),
+        scheme_(scheme),
         architecture_(architecture),
         // Multimodal checkpoints keep the text model one level deeper.
         prefix_(folder.find("model.language_model.embed_tokens.weight") != nullptr
@@ -23,6 +27,13 @@ class SafetensorsSource : public TensorSource {
 
   const TensorInfo* find(const std::string& name) const override { return folder_.find(name); }
   const TensorInfo& need(const std::string& name) const override { return folder_.need(name); }
+
+  std::shared_ptr<const QuantisedMatrix> quantised(const std::string& name, int64_t n,
+                                                   int64_t k) const override {
+    constexpr std::string_view kWeight = ".weight";
+    if (scheme_ == nullptr || !name.ends_with(kWeight)) return nullptr;
+    return scheme_->find(name.substr(0, name.size() - kWeight.size()), n, k);
+  }
 
   LayerNames layer_names(int64_t layer) const override {
     const std::string p = prefix_ + "layers." + std::to_string(layer) + ".";
@@ -63,6 +74,7 @@ class SafetensorsSource : public TensorSource {
 
  private:
   const SafetensorsFolder& folder_;
+  const QuantisedScheme* const scheme_;  // null: the weights are floats
   const Architecture architecture_;
   const std::string prefix_;
 };
@@ -90,7 +102,10 @@ ModelDescription describe_hf(const std::string& path) {
   model.owner = folder;
   model.files = folder->files();
   model.config = hf.config;
-  describe_tensors(model, SafetensorsSource(*folder, hf.config.architecture), hf.is_delta_net);
+  const std::string config = path + "/config.json";
+  const auto scheme = open_scheme(read_json_file(config), config, *folder);
+  describe_tensors(model, SafetensorsSource(*folder, hf.config.architecture, scheme.get()),
+                   hf.is_delta_net);
   model.vocabulary = read_vocabulary(path, hf);
   model.chat_template = std::move(hf.chat_template);
   model.stop_ids = std::move(hf.stop_ids);

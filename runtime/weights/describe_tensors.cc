@@ -2,10 +2,12 @@
 // (see describe.h).
 #include <cmath>
 #include <initializer_list>
+#include <optional>
 
 #include "kernels/check.h"
 #include "runtime/weights/describe.h"
 #include "runtime/weights/messages.h"
+#include "runtime/weights/quantised/quantised.h"
 
 namespace hotset {
 namespace {
@@ -29,7 +31,8 @@ void check_shape(const TensorInfo& tensor, std::initializer_list<int64_t> expect
 }
 
 MatrixSource rows_of(const TensorInfo& tensor, int64_t first_row, int64_t n) {
-  return {tensor.name, tensor.type, n, tensor.row_length(), {{&tensor, first_row, n}}};
+  return {tensor.name, tensor.type, n, tensor.row_length(), {{&tensor, first_row, n}},
+          nullptr,     false};
 }
 
 MatrixSource whole_matrix(const TensorInfo& tensor, int64_t n, int64_t k) {
@@ -66,7 +69,20 @@ class Describer {
   }
 
   MatrixSource matrix(const std::string& name, int64_t n, int64_t k) const {
-    return whole_matrix(source_.need(name), n, k);
+    std::optional<MatrixSource> found = find_matrix(name, n, k);
+    return found ? std::move(*found) : whole_matrix(source_.need(name), n, k);
+  }
+
+  // Nothing if there is no such tensor; of another shape or type is an Error.
+  std::optional<MatrixSource> find_matrix(const std::string& name, int64_t n, int64_t k) const {
+    if (auto quantised = source_.quantised(name, n, k)) {
+      const TensorInfo* tensor = quantised->tensors().front();
+      return MatrixSource{tensor->name,     TensorType::kF32,     n,    k,
+                          {{tensor, 0, n}}, std::move(quantised), false};
+    }
+    const TensorInfo* tensor = source_.find(name);
+    if (tensor == nullptr) return std::nullopt;
+    return whole_matrix(*tensor, n, k);
   }
 
   LayerTensors layer(const LayerNames& names, bool is_delta_net) const {
@@ -109,7 +125,8 @@ class Describer {
   DeltaNetTensors delta_net(const LayerNames& names) const {
     const int64_t hidden = config_.hidden_size, heads = config_.linear_num_value_heads;
     DeltaNetTensors out;
-    if (const TensorInfo* qkvz = source_.find(names.qkvz)) {
+    const int64_t qkvz_rows = config_.conv_channels() + config_.linear_value_dim();
+    if (const auto qkvz = find_matrix(names.qkvz, qkvz_rows, hidden)) {
       split_qkvz(*qkvz, out);
     } else if (names.qkv.empty()) {
       source_.need(names.qkvz);  // reports what is wrong with it
@@ -117,7 +134,7 @@ class Describer {
       out.qkv = matrix(names.qkv, config_.conv_channels(), hidden);
       out.z = matrix(names.z, config_.linear_value_dim(), hidden);
     }
-    split_ba(source_.need(names.ba), out);
+    split_ba(matrix(names.ba, 2 * heads, hidden), out);
     out.out = matrix(names.delta_out, hidden, config_.linear_value_dim());
     out.conv = conv(source_.need(names.conv));
     out.dt_bias = read_vector(source_.need(names.dt_bias), heads);
@@ -127,16 +144,15 @@ class Describer {
   }
 
   // Rows grouped by key head, each group q | k | v | z, become q, k, v of all heads, and z.
-  void split_qkvz(const TensorInfo& tensor, DeltaNetTensors& out) const {
+  void split_qkvz(const MatrixSource& qkvz, DeltaNetTensors& out) const {
     const int64_t groups = config_.linear_num_key_heads;
     const int64_t key = config_.linear_key_head_dim;
     const int64_t value = config_.linear_value_dim() / groups;
     const int64_t group = 2 * key + 2 * value;
-    check_shape(tensor, {groups * group, config_.hidden_size});
-    out.qkv = {tensor.name, tensor.type, config_.conv_channels(), config_.hidden_size, {}};
-    out.z = {tensor.name, tensor.type, config_.linear_value_dim(), config_.hidden_size, {}};
+    out.qkv = of_no_rows(qkvz);
+    out.z = of_no_rows(qkvz);
     const auto gather = [&](MatrixSource& to, int64_t at, int64_t rows) {
-      for (int64_t g = 0; g < groups; ++g) to.rows.push_back({&tensor, g * group + at, rows});
+      for (int64_t g = 0; g < groups; ++g) append_rows(qkvz, g * group + at, rows, to);
     };
     gather(out.qkv, 0, key);
     gather(out.qkv, key, key);
@@ -145,16 +161,25 @@ class Describer {
   }
 
   // Rows grouped by key head, each group b | a of its value heads, become b and a of all heads.
-  void split_ba(const TensorInfo& tensor, DeltaNetTensors& out) const {
+  void split_ba(const MatrixSource& ba, DeltaNetTensors& out) const {
     const int64_t heads = config_.linear_num_value_heads;
     const int64_t groups = config_.linear_num_key_heads, each = heads / groups;
-    check_shape(tensor, {2 * heads, config_.hidden_size});
-    out.ba = {tensor.name, tensor.type, 2 * heads, config_.hidden_size, {}};
+    out.ba = of_no_rows(ba);
     for (const int64_t at : {int64_t{0}, each}) {
-      for (int64_t g = 0; g < groups; ++g) {
-        out.ba.rows.push_back({&tensor, g * 2 * each + at, each});
-      }
+      for (int64_t g = 0; g < groups; ++g) append_rows(ba, g * 2 * each + at, each, out.ba);
     }
+  }
+
+  static MatrixSource of_no_rows(const MatrixSource& whole) {
+    MatrixSource none = whole;
+    none.n = 0;
+    none.rows.clear();
+    return none;
+  }
+  static void append_rows(const MatrixSource& whole, int64_t first, int64_t rows,
+                          MatrixSource& to) {
+    to.rows.push_back({whole.rows.front().tensor, first, rows});
+    to.n += rows;
   }
 
   Vector conv(const TensorInfo& tensor) const {
@@ -219,23 +244,43 @@ class Describer {
         out.push_back({matrix(prefix + "gate_proj.weight", inner, hidden),
                        matrix(prefix + "up_proj.weight", inner, hidden),
                        matrix(prefix + "down_proj.weight", hidden, inner)});
-        check_same_types(out.front(), out.back());
       }
+      make_alike(out);
     }
     return out;
   }
 
-  // A layer's experts share one packed layout, so that any of them fits into any slot.
-  static void check_same_types(const ExpertSourceTensors& first, const ExpertSourceTensors& other) {
-    const auto check = [](const MatrixSource& a, const MatrixSource& b) {
-      if (a.type == b.type) return;
-      fail(*b.rows.front().tensor, "its type is " + std::string(info(b.type).name) + ", but " +
-                                       a.name + " is " + std::string(info(a.type).name) +
-                                       "; the experts of a layer must have the same types");
-    };
-    check(first.gate, other.gate);
-    check(first.up, other.up);
-    check(first.down, other.down);
+  // A layer's experts share one packed layout, so that any of them fits into any slot. Where a
+  // quantised checkpoint kept some of them in floats, all are computed in float32.
+  static void make_alike(std::vector<ExpertSourceTensors>& experts) {
+    for (MatrixSource ExpertSourceTensors::*part :
+         {&ExpertSourceTensors::gate, &ExpertSourceTensors::up, &ExpertSourceTensors::down}) {
+      const MatrixSource& first = experts.front().*part;
+      bool is_mixed = false, is_quantised = false;
+      for (const ExpertSourceTensors& expert : experts) {
+        is_mixed = is_mixed || !are_alike(first, expert.*part);
+        is_quantised = is_quantised || (expert.*part).quantised != nullptr;
+      }
+      if (!is_mixed) continue;
+      for (ExpertSourceTensors& expert : experts) {
+        MatrixSource& m = expert.*part;
+        if (!is_quantised && !are_alike(first, m)) refuse_other_type(m, first);
+        m.as_float = true;
+      }
+    }
+  }
+
+  static bool are_alike(const MatrixSource& a, const MatrixSource& b) {
+    if (a.quantised == nullptr || b.quantised == nullptr) {
+      return a.quantised == b.quantised && a.type == b.type;
+    }
+    return a.quantised->form() == b.quantised->form();
+  }
+
+  [[noreturn]] static void refuse_other_type(const MatrixSource& m, const MatrixSource& first) {
+    fail(*m.rows.front().tensor, "its type is " + std::string(info(m.type).name) + ", but " +
+                                     first.name + " is " + std::string(info(first.type).name) +
+                                     "; the experts of a layer must have the same types");
   }
 
   const ModelConfig& config_;

@@ -44,21 +44,12 @@ Architecture read_architecture(const JsonObject& root, const JsonObject& text) {
                               "), expected one of those that are read: qwen3_next, qwen3_moe");
 }
 
-void refuse_quantised(const std::string& folder, const JsonObject& root, const JsonObject& text) {
-  for (const JsonObject* object : {&root, &text}) {
-    for (const char* key : {"quantization_config", "compression_config"}) {
-      const auto quantisation = object->find_object(key);
-      if (!quantisation) continue;
-      const std::string method = quantisation->find_string("quant_method").value_or("not named");
-      object->fail(key, "quantised folders (quant_method \"" + printable(method) +
-                            "\") are not read yet: use a GGUF of the model, or its folder in "
-                            "bfloat16");
-    }
-  }
+// The schemes that config.json names are in quantised/schemes.cc; ModelOpt has a file of its own.
+void refuse_modelopt(const std::string& folder) {
   if (fs::exists(folder + "/hf_quant_config.json")) {
     throw Error(folder +
-                "/hf_quant_config.json: folders quantised by ModelOpt are not read yet: "
-                "use a GGUF of the model, or its folder in bfloat16");
+                "/hf_quant_config.json: folders quantised by ModelOpt are not read: use a GGUF of "
+                "the model, its folder in bfloat16, or one quantised by another library");
   }
 }
 
@@ -292,7 +283,7 @@ HfConfig read_hf_config(const std::string& folder) {
   const JsonObject root(document, path);
   const JsonObject text = root.find_object("text_config").value_or(root);
   read_architecture(root, text);  // first: of another architecture nothing else makes sense
-  refuse_quantised(folder, root, text);
+  refuse_modelopt(folder);
 
   HfConfig hf;
   hf.config = read_model(root, text);

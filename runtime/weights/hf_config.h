@@ -19,7 +19,7 @@ struct HfConfig {
   std::string chat_template;
 };
 
-// Throws Error naming file and key; refuses folders whose weights are quantised.
+// Throws Error naming file and key; refuses folders quantised by ModelOpt.
 HfConfig read_hf_config(const std::string& folder);
 
 }  // namespace hotset

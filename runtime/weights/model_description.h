@@ -3,18 +3,23 @@
 // Holds no weights.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "kernels/check.h"
 #include "kernels/formats/tensor_type.h"
 #include "runtime/tokenizer/vocabulary.h"
 #include "runtime/weights/gguf.h"
 
 namespace hotset {
+
+class QuantisedMatrix;
 
 enum class Architecture { kQwen3Next, kQwen3Moe };
 
@@ -51,13 +56,17 @@ struct RowRange {
 };
 
 // A weight matrix [n, k]: its rows in order, gathered from row ranges of one type. `name` is the
-// (first) tensor's, for messages.
+// (first) tensor's, for messages. Of a quantised checkpoint's module (quantised/quantised.h) the
+// ranges are rows of the module, and what read_rows() gives is decoded: `type` is f32.
 struct MatrixSource {
   std::string name;
   TensorType type = TensorType::kF32;
   int64_t n = 0, k = 0;
   std::vector<RowRange> rows;
-  int64_t bytes() const { return n * row_bytes(type, k); }
+  std::shared_ptr<const QuantisedMatrix> quantised;
+  bool as_float =
+      false;  // compute with its float32 values, whatever the file has (see reference())
+  int64_t bytes() const;  // in the files
 };
 
 // A float vector (norm weight, conv weight, bias ...), read and checked finite when the description
@@ -118,9 +127,36 @@ struct ModelDescription {
   uint64_t file_bytes() const;        // of all parts
 };
 
+// The same model, to be computed with float32 weights and unquantised activations: what to compare
+// with.
+ModelDescription reference(ModelDescription model);
+
 // Opens a .gguf file (any part) or a Hugging Face folder, checks structure and all small tensors,
 // and describes it. Throws Error naming file, key or tensor, found and expected.
 ModelDescription open_model(const std::string& path);
+
+// Every matrix of the model: each one once, but for a tied output.
+void for_each_matrix(ModelDescription& model, const std::function<void(MatrixSource&)>& body);
+void for_each_matrix(const ModelDescription& model,
+                     const std::function<void(const MatrixSource&)>& body);
+
+// Calls body(RowRange) for the pieces of rows [first_row, first_row + rows), in order. A template,
+// since experts are read while tokens wait: a std::function would allocate.
+template <class Body>
+void for_each_range(const MatrixSource& matrix, int64_t first_row, int64_t rows, Body body) {
+  HOTSET_CHECK(first_row >= 0 && rows >= 0 && first_row + rows <= matrix.n, "rows of the matrix");
+  int64_t range_first = 0;  // the matrix's row that the range starts with
+  for (const RowRange& range : matrix.rows) {
+    if (rows == 0) return;
+    const int64_t skip = first_row - range_first;
+    range_first += range.rows;
+    if (skip >= range.rows) continue;
+    const int64_t now = std::min(rows, range.rows - skip);
+    body(RowRange{range.tensor, range.first_row + skip, now});
+    first_row += now;
+    rows -= now;
+  }
+}
 
 // Reads row range bytes in the file's form: `rows` rows from `first_row` of the matrix (over its
 // ranges) to `out`.

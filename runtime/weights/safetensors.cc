@@ -177,11 +177,8 @@ void SafetensorsFolder::open_shards(const std::string& index) {
 
   for (const auto& [tensor, file] : weight_map->items()) {
     const std::string path = folder_ + "/" + file.get<std::string>();
-    const TensorInfo* info = find(tensor);
-    const auto other = others_.find(tensor);
-    const bool there = info != nullptr ? info->file->path() == path
-                                       : other != others_.end() && other->second.path == path;
-    if (!there) {
+    const StoredTensor* stored = find_stored(tensor);
+    if (stored == nullptr || stored->info.file->path() != path) {
       throw Error(path + ": tensor " + printable(tensor) + " is missing, but " + index +
                   " says that it lies in this file");
     }
@@ -206,16 +203,16 @@ void SafetensorsFolder::parse_file(const std::string& name) {
   check_disjoint(file.path(), entries);
   for (Entry& entry : entries) {
     entry.info.file = &file;
-    if (by_name_.contains(entry.info.name) || others_.contains(entry.info.name)) {
+    if (stored_.contains(entry.info.name)) {
       throw Error(file.path() + ": tensor " + printable(entry.info.name) +
                   " lies in another file of the folder as well");
     }
     if (entry.dtype->type) {
       by_name_.emplace(entry.info.name, tensors_.size());
-      tensors_.push_back(std::move(entry.info));
-    } else {
-      others_[entry.info.name] = {std::string(entry.dtype->name), file.path()};
+      tensors_.push_back(entry.info);
     }
+    const std::string name_of = entry.info.name;
+    stored_[name_of] = {std::move(entry.info), entry.dtype->name};
   }
 }
 
@@ -230,12 +227,24 @@ const TensorInfo* SafetensorsFolder::find(const std::string& name) const {
   return at == by_name_.end() ? nullptr : &tensors_[at->second];
 }
 
+const StoredTensor* SafetensorsFolder::find_stored(const std::string& name) const {
+  const auto at = stored_.find(name);
+  return at == stored_.end() ? nullptr : &at->second;
+}
+
+std::vector<const StoredTensor*> SafetensorsFolder::others() const {
+  std::vector<const StoredTensor*> others;
+  for (const auto& [name, tensor] : stored_) {
+    if (!by_name_.contains(name)) others.push_back(&tensor);
+  }
+  return others;
+}
+
 const TensorInfo& SafetensorsFolder::need(const std::string& name) const {
   if (const TensorInfo* tensor = find(name)) return *tensor;
-  const auto other = others_.find(name);
-  if (other != others_.end()) {
-    throw Error(other->second.path + ": tensor " + name + " has dtype " + other->second.dtype +
-                ", expected BF16, F16 or F32");
+  if (const StoredTensor* other = find_stored(name)) {
+    throw Error(other->info.file->path() + ": tensor " + name + " has dtype " +
+                std::string(other->dtype) + ", expected BF16, F16 or F32");
   }
   throw Error(folder_ + ": tensor " + name + " is missing from the safetensors files");
 }

@@ -10,30 +10,6 @@ namespace {
 
 constexpr int64_t kWindowBytes = 4 << 20;
 
-std::vector<const MatrixSource*> matrices_of(const ModelDescription& model) {
-  std::vector<const MatrixSource*> all{&model.embedding};
-  if (!model.config.tie_word_embeddings) all.push_back(&model.output);
-  const auto add_expert = [&](const ExpertSourceTensors& expert) {
-    all.insert(all.end(), {&expert.gate, &expert.up, &expert.down});
-  };
-  for (const LayerTensors& layer : model.layers) {
-    if (layer.is_delta_net) {
-      const DeltaNetTensors& mixer = layer.delta_net;
-      all.insert(all.end(), {&mixer.qkv, &mixer.z, &mixer.ba, &mixer.out});
-    } else {
-      const AttentionTensors& mixer = layer.attention;
-      all.insert(all.end(), {&mixer.q, &mixer.k, &mixer.v, &mixer.o});
-    }
-    all.push_back(&layer.router);
-    for (const ExpertSourceTensors& expert : layer.experts) add_expert(expert);
-    if (layer.shared_expert) {
-      add_expert(*layer.shared_expert);
-      all.push_back(&layer.shared_expert_gate);
-    }
-  }
-  return all;
-}
-
 void verify_range(const RowRange& range, std::vector<std::byte>& window) {
   const TensorInfo& tensor = *range.tensor;
   const int64_t row_length = tensor.row_length(), stride = row_bytes(tensor.type, row_length);
@@ -54,18 +30,38 @@ void verify_range(const RowRange& range, std::vector<std::byte>& window) {
   }
 }
 
+// A quantised module's rows, decoded; its reader names a scale that is not finite itself.
+void verify_quantised(const MatrixSource& matrix) {
+  const int64_t at_once = std::max<int64_t>(1, kWindowBytes / 4 / matrix.k);
+  std::vector<float> values;
+  for (int64_t first = 0; first < matrix.n; first += at_once) {
+    const int64_t rows = std::min(at_once, matrix.n - first);
+    values.resize(static_cast<size_t>(rows * matrix.k));
+    read_rows(matrix, first, rows, std::as_writable_bytes(std::span(values)));
+    const int64_t bad = first_not_finite(TensorType::kF32, values.data(), rows * matrix.k);
+    if (bad < 0) continue;
+    throw Error(matrix.rows.front().tensor->file->path() + ": tensor " + matrix.name + ": row " +
+                std::to_string(first + bad / matrix.k) + ", column " +
+                std::to_string(bad % matrix.k) + " is not finite; the file is damaged: fetch it " +
+                "again");
+  }
+}
+
 }  // namespace
 
 void verify_weights(const ModelDescription& model, const VerifyProgress& progress) {
-  const auto matrices = matrices_of(model);
   uint64_t total = 0, done = 0;
-  for (const MatrixSource* matrix : matrices) total += static_cast<uint64_t>(matrix->bytes());
+  for_each_matrix(model, [&](const MatrixSource& m) { total += static_cast<uint64_t>(m.bytes()); });
   std::vector<std::byte> window;
-  for (const MatrixSource* matrix : matrices) {
-    for (const RowRange& range : matrix->rows) verify_range(range, window);
-    done += static_cast<uint64_t>(matrix->bytes());
+  for_each_matrix(model, [&](const MatrixSource& matrix) {
+    if (matrix.quantised != nullptr) {
+      verify_quantised(matrix);
+    } else {
+      for (const RowRange& range : matrix.rows) verify_range(range, window);
+    }
+    done += static_cast<uint64_t>(matrix.bytes());
     if (progress) progress(done, total);
-  }
+  });
 }
 
 }  // namespace hotset
