@@ -24,7 +24,7 @@ struct EvalOptions {
   std::vector<int32_t> ids;
   EvalFiles files;
   int64_t greedy = 0, chunk = 0;
-  bool special = false, decode = false, json = false;
+  bool special = false, decode = false, json = false, reference = false;
 };
 
 std::vector<int32_t> ids_of_json(const std::string& path) {
@@ -102,7 +102,8 @@ void run_eval(const EvalOptions& options) {
   const std::vector<int32_t> tokens = tokens_of(options);
   // As long as is needed, where it was not said.
   if (config.ctx == 0) config.ctx = std::max<int64_t>(1, std::ssize(tokens) + options.greedy);
-  const LoadedModel model = load_model(options.model.model, config);
+  if (options.reference) config.kv.type = "f32";
+  const LoadedModel model = load_model(options.model.model, config, {}, options.reference);
   Engine& engine = *model.engine;
   check_tokens(tokens, engine, options.greedy);
 
@@ -172,6 +173,9 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--chunk", o->chunk, "feed at most N tokens a step")
       ->excludes(decode)
       ->check(CLI::PositiveNumber);
+  command->add_flag("--reference", o->reference,
+                    "compute with float32 weights, decoded as their format says, and with float "
+                    "activations: slow, for comparing");
   command->add_flag("--json", o->json, "no words on stderr beside the JSON on stdout");
   command->footer("Example:\n  hotset eval -m model.gguf --file text.txt --logits logits.npy");
   command->callback([o] { run_eval(*o); });

@@ -13,6 +13,7 @@
 #include "tools/config.h"
 #include "tools/model_options.h"
 #include "tools/progress.h"
+#include "tools/quantised_report.h"
 #include "tools/sidecars.h"
 #include "tools/size.h"
 
@@ -27,29 +28,58 @@ struct InspectOptions {
   bool tensors = false, plan = false, verify = false, json = false;
 };
 
+struct ListedTensor {
+  TensorInfo info;
+  std::string type;  // as the file calls it
+};
+
 // All tensors of the files, those that the model does not use included.
-std::vector<TensorInfo> tensors_of(const std::string& path) {
-  if (std::filesystem::is_directory(path)) return SafetensorsFolder(path).tensors();
-  return GgufFile(path).tensors();
+std::vector<ListedTensor> tensors_of(const std::string& path) {
+  std::vector<ListedTensor> list;
+  const auto add = [&](const TensorInfo& tensor) {
+    list.push_back({tensor, std::string(info(tensor.type).name)});
+  };
+  if (!std::filesystem::is_directory(path)) {
+    const GgufFile file(path);
+    for (const TensorInfo& tensor : file.tensors()) add(tensor);
+    return list;
+  }
+  const SafetensorsFolder folder(path);
+  for (const TensorInfo& tensor : folder.tensors()) add(tensor);
+  for (const StoredTensor* other : folder.others()) {
+    list.push_back({other->info, std::string(other->dtype)});
+  }
+  return list;
+}
+
+// Of a quantised folder tensors do not say it: several weights are in an element, or none.
+int64_t parameters_of(const ModelDescription& model, const std::vector<ListedTensor>& tensors) {
+  int64_t parameters = 0, of_matrices = 0;
+  bool is_quantised = false;
+  for (const ListedTensor& tensor : tensors) parameters += tensor.info.elements();
+  for_each_matrix(model, [&](const MatrixSource& matrix) {
+    of_matrices += matrix.n * matrix.k;
+    is_quantised = is_quantised || matrix.quantised != nullptr;
+  });
+  return is_quantised ? of_matrices : parameters;
 }
 
 struct TypeTotal {
   int64_t tensors = 0, bytes = 0;
 };
-std::map<std::string, TypeTotal> totals_by_type(const std::vector<TensorInfo>& tensors) {
+std::map<std::string, TypeTotal> totals_by_type(const std::vector<ListedTensor>& tensors) {
   std::map<std::string, TypeTotal> totals;
-  for (const TensorInfo& tensor : tensors) {
-    TypeTotal& total = totals[std::string(info(tensor.type).name)];
+  for (const ListedTensor& tensor : tensors) {
+    TypeTotal& total = totals[tensor.type];
     ++total.tensors;
-    total.bytes += static_cast<int64_t>(tensor.bytes);
+    total.bytes += static_cast<int64_t>(tensor.info.bytes);
   }
   return totals;
 }
 
-ordered_json describe(const ModelDescription& model, const std::vector<TensorInfo>& tensors) {
+ordered_json describe(const ModelDescription& model, const std::vector<ListedTensor>& tensors) {
   const ModelConfig& c = model.config;
-  int64_t parameters = 0, full_attention = 0, expert_bytes = 0;
-  for (const TensorInfo& tensor : tensors) parameters += tensor.elements();
+  int64_t full_attention = 0, expert_bytes = 0;
   for (const LayerTensors& layer : model.layers) {
     full_attention += layer.is_delta_net ? 0 : 1;
     for (const ExpertSourceTensors& e : layer.experts) {
@@ -65,7 +95,7 @@ ordered_json describe(const ModelDescription& model, const std::vector<TensorInf
           {"architecture", c.architecture == Architecture::kQwen3Next ? "qwen3_next" : "qwen3_moe"},
           {"file_bytes", model.file_bytes()},
           {"tensors", tensors.size()},
-          {"parameters", parameters},
+          {"parameters", parameters_of(model, tensors)},
           {"types", types},
           {"layers", c.num_hidden_layers},
           {"full_attention_layers", full_attention},
@@ -137,15 +167,18 @@ void inspect_sidecar(const ModelDescription& model, ordered_json& out, bool is_j
 
 void run_inspect(const InspectOptions& options) {
   const ModelDescription model = open_model(options.model);
-  const std::vector<TensorInfo> tensors = tensors_of(options.model);
+  const std::vector<ListedTensor> tensors = tensors_of(options.model);
   ordered_json out = describe(model, tensors);
-  if (!options.json) print_description(out);
+  out["quantised"] = quantised_report(model, options.tensors);
+  if (!options.json) {
+    print_description(out);
+    print_quantised_report(out["quantised"]);
+  }
   inspect_sidecar(model, out, options.json);
 
   if (options.tensors) {
     out["tensor_list"] = ordered_json::array();
-    for (const TensorInfo& tensor : tensors) {
-      const std::string type(info(tensor.type).name);
+    for (const auto& [tensor, type] : tensors) {
       out["tensor_list"].push_back(
           {{"name", tensor.name}, {"type", type}, {"shape", tensor.dims}, {"bytes", tensor.bytes}});
       if (options.json) continue;

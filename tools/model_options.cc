@@ -69,15 +69,17 @@ EngineOptions engine_options(const Config& config, const ModelDescription& descr
 }
 
 LoadedModel load_model(const std::string& path, const Config& config,
-                       const std::function<void(const ModelDescription&)>& check) {
+                       const std::function<void(const ModelDescription&)>& check,
+                       bool is_reference) {
   LoadedModel loaded;
   loaded.start = std::chrono::steady_clock::now();
   ModelDescription description = open_model(path);
   if (check) check(description);
+  if (is_reference) description = reference(std::move(description));
   if (description.vocabulary) loaded.tokenizer.emplace(*description.vocabulary);
   const EngineOptions options = engine_options(config, description);
   std::unique_ptr<Sidecar> sidecar;
-  if (config.pack.sidecar == "auto") {
+  if (config.pack.sidecar == "auto" && !is_reference) {
     sidecar = find_or_write_sidecar(description, sidecar_places(description), SidecarLimits{});
   }
   ProgressBar bar;

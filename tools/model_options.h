@@ -47,8 +47,10 @@ struct LoadedModel {
 };
 // Uses or writes a sidecar as pack.sidecar says (tools/sidecars.h). Shows progress on a terminal;
 // Interrupted on Ctrl-C. `check` sees what the model is before its weights are read, and may throw.
+// `is_reference`: with float32 weights (model_description.h), which no sidecar holds.
 LoadedModel load_model(const std::string& path, const Config& config,
-                       const std::function<void(const ModelDescription&)>& check = {});
+                       const std::function<void(const ModelDescription&)>& check = {},
+                       bool is_reference = false);
 
 // One line: where the memory goes.
 std::string describe_plan(const MemoryPlan& plan);
