@@ -28,7 +28,7 @@ struct EngineOptions {
   int32_t sessions = 1;      // sessions that may be open at once
   KvType kv_type = KvType::kF16;
   int64_t expert_bytes = INT64_MAX;  // budget for routed experts in RAM
-  PolicyOptions policy;              // who stays in RAM where not all experts do
+  PolicyOptions policy = {};         // who stays in RAM where not all experts do
   int32_t chunk = 512;  // rows of a prompt that go through together where the model is resident
 };
 
