@@ -54,6 +54,7 @@ void Chat::forget_turn() {
 void Chat::run() {
   fmt::print(stderr, "A conversation; /help says what can be done. Ctrl-C stops an answer.\n");
   for (;;) {
+    throw_if_interrupted();
     fmt::print(stderr, "> ");
     std::string line;
     const bool has_line = static_cast<bool>(std::getline(std::cin, line));

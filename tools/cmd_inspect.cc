@@ -136,7 +136,7 @@ void print_description(const ordered_json& d) {
   }
 }
 
-ordered_json plan_json(const MemoryPlan& plan) {
+ordered_json plan_json(const MemoryPlan& plan, const MemoryBudget& budget) {
   ordered_json classes = ordered_json::array();
   for (const SlotPlan::Class& c : plan.experts.classes) {
     classes.push_back({{"slot_bytes", c.slot_bytes},
@@ -153,7 +153,11 @@ ordered_json plan_json(const MemoryPlan& plan) {
           {"kv", plan.kv},
           {"recurrent", plan.recurrent},
           {"workspace", plan.workspace},
-          {"total", plan.total()}};
+          {"total", plan.total()},
+          {"room", budget.room ? ordered_json(budget.room->bytes) : ordered_json(nullptr)},
+          {"room_of", budget.room ? budget.room->whose : ""},
+          {"headroom", budget.headroom_bytes},
+          {"fits", plan.total() <= budget.most_bytes()}};
 }
 
 void inspect_sidecar(const ModelDescription& model, ordered_json& out, bool is_json) {
@@ -190,9 +194,13 @@ void run_inspect(const InspectOptions& options) {
     Config config;
     config.ram = options.ram;
     check_config(config);
-    const MemoryPlan plan = Engine::plan(model, engine_options(config, model));
-    out["plan"] = plan_json(plan);
-    if (!options.json) fmt::print("{}\n", describe_plan(plan));
+    const MemoryBudget budget = memory_budget(config, memory_room());
+    const MemoryPlan plan = Engine::plan(model, engine_options(config, model, budget));
+    out["plan"] = plan_json(plan, budget);
+    if (!options.json) {
+      fmt::print("{}{}\n", describe_plan(plan, budget),
+                 plan.total() <= budget.most_bytes() ? "" : ": does not fit");
+    }
     if (!options.vram.empty()) fmt::print(stderr, "--vram: not used by this build\n");
   }
   if (options.verify) {

@@ -155,7 +155,7 @@ void run_run(const RunOptions& options) {
   });
   const ModelDescription& description = model.engine->description();
   const bool talks = !options.json && !options.quiet;
-  if (talks) fmt::print(stderr, "{}\n", describe_plan(model.engine->memory_plan()));
+  if (talks) fmt::print(stderr, "{}\n", describe_plan(model.engine->memory_plan(), model.budget));
 
   Sampler sampler(sampler_options(config.sampler, description.generation),
                   samplable_ids(*model.tokenizer, description.config.vocab_size));

@@ -98,6 +98,18 @@ struct PackConfig {
   }
 };
 
+struct MemoryConfig {
+  std::string headroom = "5%";
+
+  template <class Self, class Field>
+  static void visit(Self& self, Field&& field) {
+    field("headroom", self.headroom,
+          About{.text = "memory that stays free: 1GiB, or a part of what the machine or the "
+                        "container has (5%)",
+                .is_size = true});
+  }
+};
+
 // Unset: the model's generation_config.json; greedy where it has none.
 struct SamplerConfig {
   std::optional<double> temperature, top_p, min_p, repeat_penalty;
@@ -138,7 +150,8 @@ struct ChatConfig {
 
 struct Config {
   CpuConfig cpu;
-  std::string ram = "100%";
+  std::string ram = "auto";
+  MemoryConfig memory;
   int64_t ctx = 0;
   KvConfig kv;
   PromptConfig prompt;
@@ -151,8 +164,11 @@ struct Config {
   static void visit(Self& self, Field&& field) {
     field("cpu", self.cpu, About{"the processor"});
     field("ram", self.ram,
-          About{.text = "memory for routed experts: 16GiB, 16GB, or a part of all of them (50%)",
+          About{.text = "memory for routed experts: as much as fits (auto), 16GiB, 16GB, or a part "
+                        "of all of them (50%)",
+                .names = "auto",
                 .is_size = true});
+    field("memory", self.memory, About{"memory in all"});
     field("ctx", self.ctx,
           About{.text = "positions a session can hold; 0: the model's, at most 8192",
                 .least = 0,

@@ -8,28 +8,43 @@
 namespace hotset {
 namespace {
 
-// A signal handler can reach nothing but a global; lock-free, so it may be written there.
+// A signal handler can reach nothing but globals; lock-free, so they may be written there.
 std::atomic<bool> interrupt_seen{false};
-static_assert(std::atomic<bool>::is_always_lock_free);
+std::atomic<int> end_seen{0};  // SIGTERM or SIGHUP
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
-constexpr int kInterruptedExit = 130;
+constexpr int kSignalExit = 128;  // as shells count
 
 void on_interrupt(int) {
-  if (interrupt_seen.exchange(true)) _exit(kInterruptedExit);
+  if (interrupt_seen.exchange(true)) _exit(kSignalExit + SIGINT);
+}
+
+// A terminal that goes away sends more than one.
+void on_end(int signal_number) {
+  end_seen = signal_number;
+}
+
+void handle(int signal_number, void (*handler)(int)) {
+  struct sigaction action = {};
+  action.sa_handler = handler;
+  sigemptyset(&action.sa_mask);
+  action.sa_flags = 0;  // without SA_RESTART: a read from the terminal must end
+  sigaction(signal_number, &action, nullptr);
 }
 
 }  // namespace
 
 void catch_interrupts() {
-  struct sigaction action = {};
-  action.sa_handler = on_interrupt;
-  sigemptyset(&action.sa_mask);
-  action.sa_flags = 0;  // without SA_RESTART: a read from the terminal must end
-  sigaction(SIGINT, &action, nullptr);
+  handle(SIGINT, on_interrupt);
+  handle(SIGTERM, on_end);
+  struct sigaction before = {};
+  sigaction(SIGHUP, nullptr, &before);
+  if (before.sa_handler != SIG_IGN) handle(SIGHUP, on_end);
 }
 
 bool interrupted() {
-  return interrupt_seen.load(std::memory_order_relaxed);
+  return interrupt_seen.load(std::memory_order_relaxed) ||
+         end_seen.load(std::memory_order_relaxed) != 0;
 }
 
 void clear_interrupt() {
@@ -38,6 +53,10 @@ void clear_interrupt() {
 
 void throw_if_interrupted() {
   if (interrupted()) throw Interrupted{};
+}
+
+int end_exit_code() {
+  return kSignalExit + (end_seen != 0 ? end_seen.load() : SIGINT);
 }
 
 }  // namespace hotset

@@ -1,5 +1,6 @@
 // `hotset`: parses the command line, runs one subcommand, and turns what went wrong into one line
-// on stderr and an exit code: 1 error, 2 usage or configuration, 130 Ctrl-C.
+// on stderr and an exit code: 1 error, 2 usage or configuration, 130 Ctrl-C, 143 SIGTERM, 129
+// SIGHUP (all of which end cleanly).
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -13,7 +14,7 @@
 
 namespace {
 
-constexpr int kErrorExit = 1, kUsageExit = 2, kInterruptedExit = 130;
+constexpr int kErrorExit = 1, kUsageExit = 2;
 
 int report(std::string message, int exit_code) {
   std::replace(message.begin(), message.end(), '\n', ' ');
@@ -51,7 +52,7 @@ int main(int argc, char** argv) {
     if (std::fflush(stdout) != 0) return report("standard output cannot be written", kErrorExit);
     return status;
   } catch (const hotset::Interrupted&) {
-    return kInterruptedExit;
+    return hotset::end_exit_code();
   } catch (const hotset::ConfigError& error) {
     return report(error.what(), kUsageExit);
   } catch (const std::bad_alloc&) {

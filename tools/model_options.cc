@@ -26,7 +26,8 @@ void ModelOptions::add_to(CLI::App& command) {
   command.add_option("--threads", threads, "compute threads (default: physical cores)");
   command.add_option("--ctx", ctx,
                      "positions a session can hold (default: the model's, up to 8192)");
-  command.add_option("--ram", ram, "memory for routed experts: 16GiB, 16GB, 50% (default: 100%)");
+  command.add_option("--ram", ram,
+                     "memory for routed experts: 16GiB, 16GB, 50% (default: what fits)");
   command.add_option("--config", config_file, "a YAML file of settings (see configs/default.yaml)");
   command.add_option("--set", sets, "one setting: key=value; may be repeated")
       ->allow_extra_args(false);
@@ -47,7 +48,8 @@ int compute_threads(const Config& config) {
   return config.cpu.threads > 0 ? config.cpu.threads : usable_cores();
 }
 
-EngineOptions engine_options(const Config& config, const ModelDescription& description) {
+EngineOptions engine_options(const Config& config, const ModelDescription& description,
+                             const MemoryBudget& budget) {
   EngineOptions options;
   options.threads = compute_threads(config);
   options.pinning = config.cpu.pin ? Pinning::kCores : Pinning::kNone;
@@ -56,15 +58,15 @@ EngineOptions engine_options(const Config& config, const ModelDescription& descr
   options.kv_type = config.kv.type == "f32" ? KvType::kF32 : KvType::kF16;
   options.chunk = config.prompt.chunk;
   options.policy = policy_options(config.cache);
-  const Size ram = *Size::parse(config.ram);  // check_config has seen it
-  if (ram.is_percent()) {
-    const bool is_all = ram.bytes_of(100) == 100;
-    options.expert_bytes =
-        is_all ? INT64_MAX
-               : ram.bytes_of(Engine::plan(description, options).experts.expert_bytes_total);
-  } else {
-    options.expert_bytes = ram.bytes_of(0);
+  // Where all experts are resident the rest takes less: prompts go through in chunks.
+  const MemoryPlan all = Engine::plan(description, options);
+  if (config.ram == "100%" || (config.ram == "auto" && all.total() <= budget.most_bytes())) {
+    return options;
   }
+  options.expert_bytes = 0;
+  const MemoryPlan least = Engine::plan(description, options);
+  options.expert_bytes = expert_bytes_of(config.ram, least.experts.expert_bytes_total,
+                                         least.total() - least.experts.slot_bytes_total, budget);
   return options;
 }
 
@@ -77,7 +79,9 @@ LoadedModel load_model(const std::string& path, const Config& config,
   if (check) check(description);
   if (is_reference) description = reference(std::move(description));
   if (description.vocabulary) loaded.tokenizer.emplace(*description.vocabulary);
-  const EngineOptions options = engine_options(config, description);
+  loaded.budget = memory_budget(config, memory_room());
+  const EngineOptions options = engine_options(config, description, loaded.budget);
+  check_fits(Engine::plan(description, options), loaded.budget);
   std::unique_ptr<Sidecar> sidecar;
   if (config.pack.sidecar == "auto" && !is_reference) {
     sidecar = find_or_write_sidecar(description, sidecar_places(description), SidecarLimits{});
@@ -96,16 +100,6 @@ double LoadedModel::wait_until_resident() const {
   engine->wait_until_resident(
       [&](int64_t done, int64_t all, const char* what) { bar.update(done, all, what); });
   return ms_since(start);
-}
-
-std::string describe_plan(const MemoryPlan& plan) {
-  return fmt::format(
-      "memory: dense {}, embedding {}, experts {} of {}{}, kv {}, recurrent {}, workspace {}; "
-      "total {}",
-      human_bytes(plan.dense), human_bytes(plan.embedding),
-      human_bytes(plan.experts.slot_bytes_total), human_bytes(plan.experts.expert_bytes_total),
-      plan.experts.all_resident() ? " (all resident)" : "", human_bytes(plan.kv),
-      human_bytes(plan.recurrent), human_bytes(plan.workspace), human_bytes(plan.total()));
 }
 
 std::string read_text(const std::string& path) {

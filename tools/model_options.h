@@ -14,6 +14,7 @@
 #include "runtime/engine.h"
 #include "runtime/tokenizer/tokenizer.h"
 #include "tools/config.h"
+#include "tools/memory_budget.h"
 
 namespace hotset {
 
@@ -33,11 +34,14 @@ struct ModelOptions {
 
 int compute_threads(const Config& config);
 
-// `expert_bytes` needs the model: a part of its experts may have been asked for.
-EngineOptions engine_options(const Config& config, const ModelDescription& description);
+// `expert_bytes` needs the model, a part of whose experts may have been asked for, and the budget,
+// of which `ram: auto` takes what is left.
+EngineOptions engine_options(const Config& config, const ModelDescription& description,
+                             const MemoryBudget& budget);
 
 struct LoadedModel {
   std::unique_ptr<Engine> engine;
+  MemoryBudget budget;
   std::optional<Tokenizer> tokenizer;           // nothing: the file has no vocabulary
   std::chrono::steady_clock::time_point start;  // when the file was opened
   double load_ms = 0;                           // from then until the first step can run
@@ -51,9 +55,6 @@ struct LoadedModel {
 LoadedModel load_model(const std::string& path, const Config& config,
                        const std::function<void(const ModelDescription&)>& check = {},
                        bool is_reference = false);
-
-// One line: where the memory goes.
-std::string describe_plan(const MemoryPlan& plan);
 
 // The whole of a file, or of standard input for "-". Throws Error naming it.
 std::string read_text(const std::string& path);

@@ -28,7 +28,7 @@ SidecarSearch find_sidecar(const ModelDescription& description,
 struct SidecarLimits {
   uint64_t least_model_bytes = uint64_t{1}
                                << 30;  // smaller ones load in well under a second anyway
-  double free_part = 0.1;              // of the disk, that is to be left over
+  double free_part = 0.2;              // of the disk, that is to be left over
 };
 // Finds one, or writes one to the first place that can take it (with a progress bar; Interrupted on
 // Ctrl-C). Nothing where the model is too small or no place will do, which it says on stderr.

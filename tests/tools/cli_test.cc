@@ -54,6 +54,28 @@ TEST_F(CliTest, CtrlCIsExitCode130AndSaysNothing) {
   EXPECT_EQ(content(path("out")) + content(path("err")), "");
 }
 
+TEST_F(CliTest, SigtermAndSighupEndCleanlyWithCodesOfTheirOwn) {
+  const std::pair<const char*, int> cases[] = {{"TERM", 143}, {"HUP", 129}};
+  for (const auto& [name, expected] : cases) {
+    const std::string command = std::string("timeout --preserve-status -s ") + name +
+                                " 0.7 " HOTSET_BINARY " bench -r 1000000 -m " + kDemo + " > " +
+                                path("out") + " 2> " + path("err");
+    const int status = std::system(command.c_str());
+    ASSERT_TRUE(WIFEXITED(status)) << name;  // not killed by it
+    EXPECT_EQ(WEXITSTATUS(status), expected) << name;
+    EXPECT_EQ(content(path("out")) + content(path("err")), "") << name;
+  }
+}
+
+TEST_F(CliTest, ASighupThatWasIgnoredBeforeStaysIgnored) {
+  const std::string command =
+      "(trap '' HUP; exec " HOTSET_BINARY " bench -r 1000000 -m " + kDemo + ") > " + path("out") +
+      " 2> " + path("err") +
+      " & pid=$!; sleep 0.5; kill -HUP $pid; sleep 0.2; kill -TERM $pid; wait $pid";
+  const int status = std::system(command.c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 143) << "it ran until it was terminated";
+}
+
 TEST_F(CliTest, RunAnswersOnStdoutAndSpeaksOnStderr) {
   const Result result = hotset("run -m " + kDemo + " -p 'What is 2+2?' --ram 20%");
   EXPECT_EQ(result.exit_code, 0);
