@@ -1,10 +1,7 @@
+// Events: leases, reads, packing, admission (see expert_cache.h).
 #include "cache/expert_cache.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <atomic>
-#include <map>
 
 #include "kernels/check.h"
 
@@ -14,93 +11,57 @@ namespace {
 constexpr SlotId kAbsent = -1, kLoading = -2;
 }
 
-SlotPlan plan_slots(const ExpertSource& source, int64_t budget_bytes, int32_t least_slots) {
-  std::map<int64_t, SlotPlan::Class> by_bytes;
-  for (int32_t layer = 0; layer < source.layer_count(); ++layer) {
-    SlotPlan::Class& c = by_bytes[source.expert_bytes(layer)];
-    c.slot_bytes = source.expert_bytes(layer);
-    c.experts += source.experts_per_layer();
-    c.layers.push_back(layer);
-  }
-  SlotPlan plan;
-  for (auto& [bytes, c] : by_bytes) {
-    c.slots = std::min(least_slots, c.experts);
-    plan.least_bytes += c.slots * c.slot_bytes;
-    plan.expert_bytes_total += c.experts * c.slot_bytes;
-    plan.classes.push_back(std::move(c));
-  }
-  const int64_t rest = plan.expert_bytes_total - plan.least_bytes;
-  const double share = rest == 0 ? 0.0
-                                 : std::clamp(static_cast<double>(budget_bytes - plan.least_bytes) /
-                                                  static_cast<double>(rest),
-                                              0.0, 1.0);
-  for (SlotPlan::Class& c : plan.classes) {
-    c.slots += static_cast<int32_t>(share * (c.experts - c.slots));
-    plan.slot_bytes_total += c.slots * c.slot_bytes;
-  }
-  return plan;
-}
-
-struct ExpertCache::SizeClass {
-  Memory memory;
-  int64_t slot_bytes = 0;
-  std::vector<ExpertId> expert_of;  // [slots], meaningful where occupied
-  std::vector<uint8_t> leased;      // [slots]
-  std::vector<SlotId> free;         // taken from the back
-  std::unique_ptr<Policy> policy;
-
-  std::span<std::byte> slot(SlotId id) const {
-    return {memory.data() + id * slot_bytes, static_cast<size_t>(slot_bytes)};
-  }
-};
-
 ExpertCache::ExpertCache(ExpertSource& source, SlotPlan plan, ThreadPool& pool,
-                         const PolicyFactory& policy)
+                         const PolicyFactory& policy, const CacheOptions& options)
     : source_(source),
-      plan_(std::move(plan)),
       pool_(pool),
-      class_of_layer_(source.layer_count()),
-      table_(static_cast<size_t>(source.layer_count()) * source.experts_per_layer(), kAbsent),
+      options_(options),
       experts_per_layer_(source.experts_per_layer()),
-      by_layer_(source.layer_count()) {
+      plan_(std::move(plan)),
+      class_of_layer_(source.layer_count()),
+      table_(static_cast<size_t>(source.layer_count()) * experts_per_layer_, kAbsent),
+      residents_of_layer_(source.layer_count()),
+      by_layer_(source.layer_count()),
+      is_picked_(experts_per_layer_),
+      is_kept_(experts_per_layer_),
+      taken_(options.reads),
+      is_guessed_(experts_per_layer_),
+      reader_(source, options.reading_threads, options.reads) {
   for (const SlotPlan::Class& planned : plan_.classes) {
-    auto c = std::make_unique<SizeClass>();
-    c->slot_bytes = planned.slot_bytes;
-    c->memory = Memory(planned.slots * planned.slot_bytes, "expert slots");
-    c->expert_of.resize(planned.slots);
-    c->leased.resize(planned.slots);
-    for (SlotId slot = planned.slots - 1; slot >= 0; --slot) c->free.push_back(slot);
-    c->policy = policy({source.layer_count(), experts_per_layer_, 0, planned.layers});
+    auto c = std::make_unique<SizeClass>(planned);
+    c->policy = new_policy(policy, *c);
     for (const int32_t layer : planned.layers) {
       class_of_layer_[layer] = static_cast<int32_t>(classes_.size());
     }
     classes_.push_back(std::move(c));
   }
-  waiting_.reserve(experts_per_layer_);
-  leases_.reserve(experts_per_layer_);
-  leased_slots_.reserve(experts_per_layer_);
-  loads_.reserve(experts_per_layer_);
+  residents_.reserve(experts_per_layer_);
+  absent_.reserve(2 * experts_per_layer_);  // once more, where a filler has failed
+  reading_.reserve(experts_per_layer_);
+  landed_.reserve(experts_per_layer_);
   awaited_.reserve(experts_per_layer_);
+  leases_.reserve(experts_per_layer_);
+  leased_.reserve(experts_per_layer_);
 }
 
 ExpertCache::~ExpertCache() = default;
 
-ExpertCache::SizeClass& ExpertCache::size_class(int32_t layer) const {
-  return *classes_[class_of_layer_[layer]];
-}
-
-size_t ExpertCache::index(ExpertId id) const {
-  return static_cast<size_t>(id.layer) * experts_per_layer_ + id.expert;
-}
-
-bool ExpertCache::is_resident(ExpertId id) const {
+Residency ExpertCache::residency(ExpertId id) const {
   const std::lock_guard lock(mutex_);
-  return table_[index(id)] >= 0;
+  const SlotId slot = table_[index(id)];
+  return slot >= 0          ? Residency::kResident
+         : slot == kLoading ? Residency::kLoading
+                            : Residency::kAbsent;
 }
 
 int64_t ExpertCache::resident_bytes() const {
   const std::lock_guard lock(mutex_);
   return resident_bytes_;
+}
+
+SlotPlan ExpertCache::plan() const {
+  const std::lock_guard lock(mutex_);
+  return plan_;
 }
 
 CacheStats ExpertCache::stats() const {
@@ -113,248 +74,306 @@ std::vector<CacheStats> ExpertCache::layer_stats() const {
   return by_layer_;
 }
 
-void ExpertCache::begin(int32_t layer, std::span<const Pick> picks, int64_t now) {
-  HOTSET_CHECK(layer_ < 0, "an event was begun before the last one ended");
+PrefetchStats ExpertCache::prefetch_stats() const {
   const std::lock_guard lock(mutex_);
+  PrefetchStats stats = prefetch_;
+  stats.reads = reader_.stats();
+  return stats;
+}
+
+void ExpertCache::begin(int32_t layer, std::span<const Pick> picks, int64_t now, EventKind kind,
+                        std::span<const int32_t> keep) {
+  HOTSET_CHECK(layer_ < 0, "an event was begun before the last one ended");
+  std::unique_lock lock(mutex_);
+  at_rest_.wait(lock, [&] { return at_rest_count_ == 0; });
   layer_ = layer;
-  next_ = 0;
-  size_class(layer).policy->use(layer, picks, now);
-  // Residents first, so that loading the others cannot push out a pick before it was used. Both
-  // passes see the same table: fillers wait for the mutex.
-  waiting_.clear();
-  for (const bool resident : {true, false}) {
-    for (const Pick& pick : picks) {
-      if ((table_[index({layer, pick.expert})] >= 0) == resident) waiting_.push_back(pick);
+  kind_ = kind;
+  kept_ = 0;
+  std::fill(is_kept_.begin(), is_kept_.end(), uint8_t{0});
+  for (const int32_t expert : keep) is_kept_[expert] = 1;
+  if (kind == EventKind::kDecode) size_class(layer).policy->use(layer, picks, now);
+  sort_picks(picks);
+  if (guessed_layer_ >= 0 && guessed_layer_ != layer) reader_.drop_expected(guessed_layer_);
+  start_reads();
+  reader_.drop_expected(layer);  // those that start_reads did not ask for
+  guessed_layer_ = -1;
+}
+
+// Residents first, so that nothing has to be waited for before they are used. Fillers wait for the
+// mutex: all of this sees one table.
+void ExpertCache::sort_picks(std::span<const Pick> picks) {
+  std::fill(is_picked_.begin(), is_picked_.end(), uint8_t{0});
+  residents_.clear();
+  absent_.clear();
+  next_resident_ = next_absent_ = 0;
+  for (const Pick& pick : picks) {
+    const bool is_resident = table_[index({layer_, pick.expert})] >= 0;
+    (is_resident ? residents_ : absent_).push_back(pick.expert);
+    is_picked_[pick.expert] = 1;
+    if (guessed_layer_ == layer_) prefetch_.right += is_guessed_[pick.expert];
+  }
+  if (guessed_layer_ == layer_) prefetch_.picked += std::ssize(picks);
+}
+
+// Asks for as many of the absent as the reader takes: all that a step of one token needs.
+void ExpertCache::start_reads() {
+  SlotPool& slots = size_class(layer_).slots;
+  for (; next_absent_ < absent_.size(); ++next_absent_) {
+    const ExpertId id{layer_, absent_[next_absent_]};
+    SlotId& entry = table_[index(id)];
+    if (entry != kAbsent) {  // a filler has been here
+      awaited_.push_back(id.expert);
+      continue;
     }
-    if (resident) residents_ = waiting_.size();
+    const SlotId slot = source_.lands_packed() ? slots.take(id) : -1;
+    if (!reader_.need(id, slot < 0 ? nullptr : slots.bytes(slot).data())) {
+      if (slot >= 0) slots.give_back(slot);
+      return;
+    }
+    entry = kLoading;
+    reading_.push_back({.landed = {.id = id}, .slot = slot});
   }
 }
 
 std::span<const Lease> ExpertCache::next_wave(int32_t limit) {
-  HOTSET_CHECK(layer_ >= 0, "next_wave outside an event");
+  HOTSET_CHECK(layer_ >= 0 && limit > 0, "next_wave outside an event");
   std::unique_lock lock(mutex_);
-  SizeClass& slots = size_class(layer_);
   end_leases();
-  const size_t first = next_;
-  while (next_ < waiting_.size() && static_cast<int32_t>(next_ - first) < limit &&
-         lease_or_reserve(slots, waiting_[next_])) {
-    ++next_;
+  start_reads();
+  if (next_resident_ < residents_.size()) {
+    lease_residents(limit);
+    return leases_;
   }
-  load_reserved(lock);
-  lease_awaited(lock, slots);
-  const auto hits = static_cast<int64_t>(std::min(next_, std::max(first, residents_)) - first);
-  const auto misses = static_cast<int64_t>(next_ - first) - hits;
-  for (CacheStats* stats : {&total_, &by_layer_[layer_]}) {
-    stats->hits += hits;
-    stats->misses += misses;
+  while (leases_.empty()) {
+    if (!reading_.empty() || !landed_.empty()) {
+      load_landed(lock, limit);
+    } else if (!awaited_.empty()) {
+      settle_awaited(lock);
+    } else {
+      break;
+    }
   }
+  for (CacheStats* stats : {&total_, &by_layer_[layer_]}) stats->misses += std::ssize(leases_);
   return leases_;
 }
 
-// Leases a resident pick; reserves a slot for an absent one, which is leased to the event from then
-// on; notes one that a filler is loading. False if no slot is to be had.
-bool ExpertCache::lease_or_reserve(SizeClass& slots, const Pick& pick) {
-  const ExpertId id{layer_, pick.expert};
-  SlotId slot = table_[index(id)];
-  if (slot == kLoading) {
-    awaited_.push_back(pick);
-    return true;
+void ExpertCache::lease_residents(int32_t limit) {
+  const size_t first = next_resident_;
+  next_resident_ = std::min(residents_.size(), first + limit);
+  for (size_t i = first; i < next_resident_; ++i) {
+    lease(residents_[i], table_[index({layer_, residents_[i]})], false);
   }
-  if (slot == kAbsent) {
-    slot = take_slot(slots);
-    if (slot < 0) return false;
-    table_[index(id)] = kLoading;
-    loads_.push_back({id, slot});
+  for (CacheStats* stats : {&total_, &by_layer_[layer_]}) {
+    stats->hits += static_cast<int64_t>(next_resident_ - first);
   }
-  lease(slots, pick.expert, slot);
-  return true;
 }
 
-void ExpertCache::lease(SizeClass& slots, int32_t expert, SlotId slot) {
-  slots.leased[slot] = 1;
-  leased_slots_.push_back(slot);
-  leases_.push_back({expert, slots.slot(slot).data()});
+void ExpertCache::lease(int32_t expert, SlotId slot, bool is_passing) {
+  SlotPool& slots = size_class(layer_).slots;
+  slots.lease(slot);
+  leased_.push_back({slot, slots.generation(slot), is_passing});
+  leases_.push_back({expert, slots.bytes(slot).data()});
 }
 
-// Gives up a slot for one newcomer: a free one, else the policy's victim that is not leased. -1 if
-// every slot is leased.
-SlotId ExpertCache::take_slot(SizeClass& slots) {
-  if (!slots.free.empty()) {
-    const SlotId slot = slots.free.back();
-    slots.free.pop_back();
-    return slot;
+// Packs and leases what has landed and finds a slot. Slots are missing only where more have landed
+// than pass through at once: the rest waits for the next wave.
+void ExpertCache::load_landed(std::unique_lock<std::mutex>& lock, int32_t limit) {
+  SlotPool& slots = size_class(layer_).slots;
+  const auto most = static_cast<size_t>(limit);
+  const auto find_slots = [&] {
+    size_t ready = 0;
+    for (Load& load : landed_) {
+      if (load.slot < 0) load.slot = slots.take(load.landed.id);
+      if (load.slot >= 0) std::swap(load, landed_[ready++]);
+    }
+    return ready;
+  };
+  size_t ready = find_slots();
+  if (ready == 0) {
+    HOTSET_CHECK(!reading_.empty(), "somebody has a slot, or a slot is free");
+    size_t count = 0;
+    lock.unlock();
+    try {
+      count = reader_.take_landed(taken_);
+    } catch (...) {
+      lock.lock();
+      abandon_event();
+      throw;
+    }
+    lock.lock();
+    for (const ExpertReader::Landed& landed : std::span(taken_).first(count)) {
+      const auto load = std::find_if(reading_.begin(), reading_.end(),
+                                     [&](const Load& l) { return l.landed.id == landed.id; });
+      landed_.push_back({landed, load->slot});
+      reading_.erase(load);
+    }
+    ready = find_slots();
   }
-  const std::optional<ExpertId> loser =
-      slots.policy->offer_victims([&](ExpertId id) { return !slots.leased[table_[index(id)]]; });
-  if (!loser) return -1;
-  slots.policy->evict(*loser);
-  const SlotId victim = std::exchange(table_[index(*loser)], kAbsent);
-  resident_bytes_ -= slots.slot_bytes;
-  ++by_layer_[loser->layer].evictions;
-  ++total_.evictions;
-  return victim;
+  pack(lock, std::span(landed_).first(std::min(ready, most)));
 }
 
-// The event's own loads, on the pool and without the mutex.
-void ExpertCache::load_reserved(std::unique_lock<std::mutex>& lock) {
-  if (loads_.empty()) return;
-  SizeClass& slots = size_class(layer_);
-  std::atomic<int64_t> bytes = 0;
+// On the pool and without the mutex: a part of an expert is a task, so that one expert keeps
+// several threads busy.
+void ExpertCache::pack(std::unique_lock<std::mutex>& lock, std::span<Load> loads) {
+  SlotPool& slots = size_class(layer_).slots;
+  const int32_t parts = source_.parts();
   lock.unlock();
   try {
-    pool_.run(std::ssize(loads_), [&](int64_t i, int) {
-      bytes += source_.load(loads_[i].id, slots.slot(loads_[i].slot));
+    pool_.run(std::ssize(loads) * parts, [&](int64_t task, int) {
+      const Load& load = loads[task / parts];
+      source_.pack(load.landed.id, static_cast<int32_t>(task % parts), load.landed.bytes,
+                   slots.bytes(load.slot));
     });
   } catch (...) {
     // What was half loaded is nobody's: its slots are free again, the residents keep theirs.
     lock.lock();
-    for (const Load& load : loads_) abandon(load);
-    end_leases();
-    layer_ = -1;
+    abandon_event();
     throw;
   }
   lock.lock();
-  for (const Load& load : loads_) publish(load);
-  loads_.clear();
-  by_layer_[layer_].bytes_read += bytes;
-  total_.bytes_read += bytes;
-}
-
-void ExpertCache::lease_awaited(std::unique_lock<std::mutex>& lock, SizeClass& slots) {
-  for (const Pick& pick : awaited_) {
-    const SlotId& entry = table_[index({layer_, pick.expert})];
-    loaded_.wait(lock, [&] { return entry != kLoading; });
-    // Absent: the filler failed. Its slot is free, so there is one, and if the load fails here as
-    // well it is this step that hears of it.
-    const bool has_slot = lease_or_reserve(slots, pick);
-    HOTSET_CHECK(has_slot, "fillers run only where there is a slot for every expert");
-    load_reserved(lock);
+  for (const Load& load : loads) {
+    const ExpertId id = load.landed.id;
+    reader_.release(load.landed.read);
+    for (CacheStats* stats : {&total_, &by_layer_[layer_]}) {
+      stats->bytes_read += load.landed.bytes_read;
+    }
+    const bool is_admitted = admit(id);
+    if (is_admitted) {
+      publish(id, load.slot);
+      for (CacheStats* stats : {&total_, &by_layer_[layer_]}) ++stats->admissions;
+    } else {
+      table_[index(id)] = kAbsent;
+    }
+    lease(id.expert, load.slot, !is_admitted);
   }
-  awaited_.clear();
+  landed_.erase(landed_.begin(), landed_.begin() + std::ssize(loads));
 }
 
-void ExpertCache::publish(const Load& load) {
-  SizeClass& slots = size_class(load.id.layer);
-  slots.expert_of[load.slot] = load.id;
-  slots.policy->admit(load.id);
-  table_[index(load.id)] = load.slot;
-  resident_bytes_ += slots.slot_bytes;
+// One of those that fillers were loading when the event asked.
+void ExpertCache::settle_awaited(std::unique_lock<std::mutex>& lock) {
+  const int32_t expert = awaited_.back();
+  const SlotId& entry = table_[index({layer_, expert})];
+  loaded_.wait(lock, [&] { return entry != kLoading; });
+  awaited_.pop_back();
+  if (entry >= 0) {
+    lease(expert, entry, false);
+  } else {
+    // The filler failed. If reading it fails here as well, it is this step that hears of it.
+    absent_.push_back(expert);
+    start_reads();
+  }
 }
 
-void ExpertCache::abandon(const Load& load) {
-  SizeClass& slots = size_class(load.id.layer);
-  slots.leased[load.slot] = 0;
-  slots.free.push_back(load.slot);
-  table_[index(load.id)] = kAbsent;
-  fill_next_ = std::min(fill_next_, index(load.id));
+// Whether a newcomer becomes resident, for which somebody may have to go.
+bool ExpertCache::admit(ExpertId id) {
+  SizeClass& c = size_class(id.layer);
+  if (c.slots.residents() + c.filling < c.residents_max) return true;
+  if (kind_ == EventKind::kPrompt) {
+    // A prompt's layers come one after another, and the last must not own all slots.
+    const auto share = c.residents_max / static_cast<int32_t>(c.layers.size());
+    if (!is_kept_[id.expert] || kept_ >= share) return false;
+  }
+  const std::optional<ExpertId> victim =
+      c.policy->offer_victims([&](ExpertId resident) { return may_evict(resident); });
+  if (!victim) return false;
+  const bool has_floor = residents_of_layer_[id.layer] >= options_.floor;
+  if (has_floor && !c.policy->admits(id, *victim, 0)) return false;
+  ++kept_;
+  evict(*victim);
+  return true;
+}
+
+bool ExpertCache::may_evict(ExpertId id) const {
+  const SizeClass& c = size_class(id.layer);
+  if (c.slots.is_leased(table_[index(id)])) return false;
+  if (id.layer == layer_) return kind_ == EventKind::kPrompt || !is_picked_[id.expert];
+  const int32_t floor =
+      std::min(options_.floor, c.residents_max / static_cast<int32_t>(c.layers.size()));
+  return residents_of_layer_[id.layer] > floor;
+}
+
+void ExpertCache::publish(ExpertId id, SlotId slot) {
+  SizeClass& c = size_class(id.layer);
+  c.slots.set_resident(slot);
+  c.policy->admit(id);
+  table_[index(id)] = slot;
+  ++residents_of_layer_[id.layer];
+  resident_bytes_ += c.slots.slot_bytes();
+}
+
+void ExpertCache::evict(ExpertId id) {
+  SizeClass& c = size_class(id.layer);
+  c.policy->evict(id);
+  c.slots.give_back(std::exchange(table_[index(id)], kAbsent));
+  --residents_of_layer_[id.layer];
+  resident_bytes_ -= c.slots.slot_bytes();
+  fill_next_ = std::min(fill_next_, index(id));
+  for (CacheStats* stats : {&total_, &by_layer_[id.layer]}) ++stats->evictions;
 }
 
 void ExpertCache::end() {
   HOTSET_CHECK(layer_ >= 0, "end outside an event");
   const std::lock_guard lock(mutex_);
+  HOTSET_CHECK(reading_.empty() && landed_.empty() && awaited_.empty() &&
+                   next_absent_ == absent_.size() && next_resident_ == residents_.size(),
+               "an event ends when all of it has been leased, or is cancelled");
   end_leases();
-  layer_ = -1;
+  end_event();
+}
+
+void ExpertCache::cancel() {
+  const std::lock_guard lock(mutex_);
+  if (layer_ >= 0) abandon_event();
+}
+
+void ExpertCache::abandon_event() {
+  reader_.cancel_needed();
+  SlotPool& slots = size_class(layer_).slots;
+  for (std::vector<Load>* loads : {&reading_, &landed_}) {
+    for (const Load& load : *loads) {
+      if (load.slot >= 0) slots.give_back(load.slot);
+      table_[index(load.landed.id)] = kAbsent;
+      fill_next_ = std::min(fill_next_, index(load.landed.id));
+    }
+    loads->clear();
+  }
+  awaited_.clear();
+  end_leases();
+  end_event();
 }
 
 void ExpertCache::end_leases() {
-  SizeClass& slots = size_class(layer_);
-  for (const SlotId slot : leased_slots_) slots.leased[slot] = 0;
-  leased_slots_.clear();
+  SlotPool& slots = size_class(layer_).slots;
+  for (const Leased& leased : leased_) {
+    HOTSET_CHECK(slots.generation(leased.slot) == leased.generation,
+                 "a leased slot was given to another expert");
+    slots.end_lease(leased.slot);
+    if (leased.is_passing) slots.give_back(leased.slot);
+  }
+  leased_.clear();
   leases_.clear();
-  loads_.clear();
-  awaited_.clear();
 }
 
-std::optional<ExpertCache::Load> ExpertCache::reserve_next() {
-  while (fill_next_ < table_.size() && table_[fill_next_] != kAbsent) ++fill_next_;
-  if (fill_next_ == table_.size()) return std::nullopt;
-  const auto layer = static_cast<int32_t>(fill_next_ / experts_per_layer_);
-  SizeClass& slots = size_class(layer);
-  HOTSET_CHECK(!slots.free.empty(), "an absent expert has a slot where there is one for each");
-  const Load load{{layer, static_cast<int32_t>(fill_next_ % experts_per_layer_)},
-                  slots.free.back()};
-  slots.free.pop_back();
-  table_[fill_next_] = kLoading;
-  return load;
+void ExpertCache::end_event() {
+  layer_ = -1;
+  at_rest_.notify_all();
 }
 
-bool ExpertCache::fill_one() {
-  HOTSET_CHECK(plan_.all_resident(), "fillers run only where there is a slot for every expert");
-  // What comes after is asked for early: threads that read and pack in turn would leave the disk
-  // idle. Not much earlier: a step's miss waits in the disk's queue behind it.
-  constexpr size_t kAhead = 48;
-  std::optional<Load> load;
-  size_t expect_begin, expect_end;
-  {
-    const std::lock_guard lock(mutex_);
-    load = reserve_next();
-    if (!load) return false;
-    expect_begin = fill_expected_;
-    expect_end = std::min(fill_next_ + kAhead, table_.size());
-    fill_expected_ = std::max(expect_begin, expect_end);
-  }
-  for (size_t i = expect_begin; i < expect_end; ++i) {
-    source_.expect({static_cast<int32_t>(i / experts_per_layer_),
-                    static_cast<int32_t>(i % experts_per_layer_)});
-  }
-  const auto finish = [&](const auto& with) {
-    {
-      const std::lock_guard lock(mutex_);
-      with();
-    }
-    loaded_.notify_all();
-  };
-  int64_t bytes = 0;
-  try {
-    bytes = source_.load(load->id, size_class(load->id.layer).slot(load->slot));
-  } catch (...) {
-    finish([&] { abandon(*load); });
-    throw;
-  }
-  finish([&] {
-    publish(*load);
-    by_layer_[load->id.layer].bytes_read += bytes;
-    total_.bytes_read += bytes;
-  });
-  return true;
-}
-
-void ExpertCache::verify() const {
+void ExpertCache::note_use(int32_t layer, std::span<const Pick> picks, int64_t now) {
   const std::lock_guard lock(mutex_);
-  int64_t occupied = 0, loading = 0, bytes = 0;
-  for (size_t i = 0; i < table_.size(); ++i) {
-    const SlotId slot = table_[i];
-    HOTSET_CHECK(slot != kAbsent || i >= fill_next_, "the fillers have passed by an absent expert");
-    if (slot == kLoading) ++loading;
-    if (slot < 0) continue;
-    const ExpertId id{static_cast<int32_t>(i / experts_per_layer_),
-                      static_cast<int32_t>(i % experts_per_layer_)};
-    HOTSET_CHECK(size_class(id.layer).expert_of[slot] == id,
-                 "table and slot name different experts");
-    bytes += size_class(id.layer).slot_bytes;
-    ++occupied;
+  size_class(layer).policy->use(layer, picks, now);
+}
+
+void ExpertCache::expect(int32_t layer, std::span<const int32_t> experts) {
+  const std::lock_guard lock(mutex_);
+  if (guessed_layer_ >= 0) reader_.drop_expected(guessed_layer_);
+  guessed_layer_ = layer;
+  std::fill(is_guessed_.begin(), is_guessed_.end(), uint8_t{0});
+  for (const int32_t expert : experts) {
+    if (std::exchange(is_guessed_[expert], uint8_t{1}) != 0) continue;
+    ++prefetch_.guessed;
+    if (table_[index({layer, expert})] == kAbsent) reader_.expect({layer, expert});
   }
-  HOTSET_CHECK(bytes == resident_bytes_, "resident bytes do not add up");
-  int64_t free = 0, slots = 0, leased = 0;
-  for (const auto& c : classes_) {
-    free += std::ssize(c->free);
-    slots += std::ssize(c->expert_of);
-    leased += std::count(c->leased.begin(), c->leased.end(), 1);
-    c->policy->verify();
-    for (const SlotId slot : c->free) HOTSET_CHECK(!c->leased[slot], "a free slot is leased");
-  }
-  HOTSET_CHECK(occupied + loading + free == slots,
-               "a slot is neither free nor occupied nor being loaded");
-  HOTSET_CHECK(leased == std::ssize(leased_slots_), "a lease outlived its event");
-  CacheStats sum;
-  for (const CacheStats& s : by_layer_) {
-    sum.hits += s.hits;
-    sum.misses += s.misses;
-    sum.bytes_read += s.bytes_read;
-  }
-  HOTSET_CHECK(
-      sum.hits == total_.hits && sum.misses == total_.misses && sum.bytes_read == total_.bytes_read,
-      "counts do not add up");
 }
 
 }  // namespace hotset

@@ -4,6 +4,7 @@
 #include <numa.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -22,19 +23,20 @@ void interleave(std::byte* data, int64_t bytes) {
   numa_interleave_memory(data, static_cast<size_t>(bytes), numa_all_nodes_ptr);
 }
 
+[[noreturn]] void refuse(const char* what, int64_t bytes) {
+  throw Error(fmt::format("no memory for {}: {} bytes asked for, the system says: {}", what, bytes,
+                          std::strerror(errno)));
+}
+
 }  // namespace
 
-Memory::Memory(int64_t bytes, const char* what, Pages pages) : bytes_(bytes) {
-  if (bytes == 0) return;
+void Memory::map(int64_t bytes, const char* what, int protection) {
   // Reserved one huge page longer, so that the start can be aligned to one; the ends are given
   // back.
   const int64_t aligned = (bytes + kHugePage - 1) / kHugePage * kHugePage;
-  void* mapped = mmap(nullptr, static_cast<size_t>(aligned + kHugePage), PROT_READ | PROT_WRITE,
+  void* mapped = mmap(nullptr, static_cast<size_t>(aligned + kHugePage), protection,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (mapped == MAP_FAILED) {
-    throw Error(fmt::format("no memory for {}: {} bytes asked for, the system says: {}", what,
-                            bytes, std::strerror(errno)));
-  }
+  if (mapped == MAP_FAILED) refuse(what, bytes);
   const auto start = reinterpret_cast<uintptr_t>(mapped);
   const uintptr_t data = (start + kHugePage - 1) / kHugePage * kHugePage;
   if (data > start) munmap(mapped, data - start);
@@ -42,9 +44,34 @@ Memory::Memory(int64_t bytes, const char* what, Pages pages) : bytes_(bytes) {
   if (tail > 0) munmap(reinterpret_cast<void*>(data + static_cast<uintptr_t>(aligned)), tail);
   data_ = reinterpret_cast<std::byte*>(data);
   bytes_ = aligned;
-  madvise(data_, static_cast<size_t>(aligned),
+}
+
+Memory::Memory(int64_t bytes, const char* what, Pages pages) {
+  if (bytes == 0) return;
+  map(bytes, what, PROT_READ | PROT_WRITE);
+  madvise(data_, static_cast<size_t>(bytes_),
           pages == Pages::kHuge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-  interleave(data_, aligned);
+  interleave(data_, bytes_);
+}
+
+// Without access: a system that counts what it promises counts none of it.
+Memory Memory::reserve(int64_t bytes, const char* what) {
+  Memory memory;
+  if (bytes == 0) return memory;
+  memory.map(bytes, what, PROT_NONE);
+  madvise(memory.data_, static_cast<size_t>(memory.bytes_), MADV_HUGEPAGE);
+  interleave(memory.data_, memory.bytes_);
+  return memory;
+}
+
+void Memory::commit(int64_t bytes, const char* what) {
+  const int64_t end = std::min((bytes + kHugePage - 1) / kHugePage * kHugePage, bytes_);
+  if (end > 0 && mprotect(data_, static_cast<size_t>(end), PROT_READ | PROT_WRITE) != 0) {
+    refuse(what, bytes);
+  }
+  if (end == bytes_) return;
+  madvise(data_ + end, static_cast<size_t>(bytes_ - end), MADV_DONTNEED);
+  mprotect(data_ + end, static_cast<size_t>(bytes_ - end), PROT_NONE);
 }
 
 Memory::~Memory() {

@@ -17,6 +17,11 @@ class Memory {
   // Reserves `bytes` (0 is allowed). `what` names the use in the Error if the system refuses.
   // Small pages are for comparison only.
   Memory(int64_t bytes, const char* what, Pages pages = Pages::kHuge);
+  // Addresses only, in which commit() makes memory of the first so many bytes.
+  static Memory reserve(int64_t bytes, const char* what);
+  // From now on the first `bytes` of a reservation are memory: new ones are zero, those beyond go
+  // back to the system.
+  void commit(int64_t bytes, const char* what);
   ~Memory();
   Memory(Memory&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
@@ -34,6 +39,8 @@ class Memory {
   }
 
  private:
+  void map(int64_t bytes, const char* what, int protection);
+
   std::byte* data_ = nullptr;
   int64_t bytes_ = 0;
 };

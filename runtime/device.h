@@ -57,6 +57,9 @@ struct RowRun {
   int64_t first_row = 0, rows = 0;
 };
 
+// A prompt is gone through once, decoding goes on with what it has used: they are not cached alike.
+enum class StepKind { kDecode, kPrompt };
+
 // Most rows of a mixer's tile: attend and delta_net never see more, so a device sizes their
 // workspace by it.
 inline constexpr int64_t kMixerTileRows = 512;
@@ -94,9 +97,12 @@ class Device {
 
   // Top-k of the router's logits with their weights; the lower index wins a tie.
   virtual void route(const Routing& routing, Rows logits) = 0;
-  // Every picked expert of this layer on its rows: each row's k outputs are kept apart until
-  // combine.
-  virtual void experts(int32_t layer, const Activations& in, const Routing& routing) = 0;
+  // The picks of a layer are known: what has to be fetched for them may be on its way while other
+  // work is done.
+  virtual void begin_experts(int32_t layer, const Routing& routing, StepKind kind) = 0;
+  // Every picked expert of the layer that has begun, on its rows: each row's k outputs are kept
+  // apart until combine.
+  virtual void experts(const Activations& in) = 0;
   // x += sum over ranks of weight * expert output, then sigmoid(shared_gate) * shared. `shared` may
   // be empty.
   virtual void combine(Rows x, const Routing& routing, Rows shared, Rows shared_gate) = 0;

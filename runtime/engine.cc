@@ -6,6 +6,7 @@
 
 #include "cache/background_fill.h"
 #include "kernels/check.h"
+#include "runtime/host/available_memory.h"
 #include "runtime/host/host_device.h"
 #include "runtime/model/expert_file_source.h"
 #include "runtime/model/expert_sidecar_source.h"
@@ -17,6 +18,26 @@ namespace {
 
 constexpr int64_t kDefaultContext = 8192;
 constexpr int64_t kLogitRowsMax = 512;
+
+// Reads that may be under way or wait to be packed: a step's misses of a layer and the guesses for
+// the next, and enough for a prompt's stream; bounded in bytes where experts are large.
+CacheOptions cache_options(const ModelConfig& c, const EngineOptions& o, int64_t landing_bytes) {
+  constexpr int64_t kLandingBytesMax = 64 << 20;
+  const int64_t enough = std::max<int64_t>(3 * c.num_experts_per_tok, 16);
+  const int64_t least = o.io_threads + 1;
+  return {.floor = static_cast<int32_t>(c.num_experts_per_tok),
+          .reading_threads = o.io_threads,
+          .reads = static_cast<int32_t>(
+              std::max(least, std::min(enough, kLandingBytesMax / landing_bytes)))};
+}
+
+// Direct where the file and what we take do not fit into memory together: the page cache would be
+// churned and never hit. Buffered where they do: the next start is warm.
+FileReads file_reads(uint64_t file_bytes, int64_t budget_bytes) {
+  const auto file = static_cast<int64_t>(file_bytes);
+  const bool fits = file + std::min(file, budget_bytes) <= available_memory();
+  return fits ? FileReads::kBuffered : FileReads::kDirect;
+}
 
 int64_t context_of(const ModelConfig& c, int64_t asked) {
   if (asked == 0) return std::min(c.max_position_embeddings, kDefaultContext);
@@ -42,8 +63,10 @@ struct Engine::State {
   const KernelTable& kernels;
   const Weights weights;
   const std::unique_ptr<Sidecar> sidecar;
+  const FileReads reads;
   ExpertFileSource file_source;
-  const std::unique_ptr<ExpertSource> sidecar_source;
+  const std::unique_ptr<ExpertSidecarSource> sidecar_source;
+  ExpertSource& source;
   ExpertCache cache;
   const int64_t rows_max;
   HostDevice device;
@@ -63,18 +86,23 @@ struct Engine::State {
         kernels(kernel_table_named(o.isa.c_str())),
         weights(std::move(w)),
         sidecar(std::move(packed)),
-        // Steps and fillers load at once. Beside a sidecar it only stands in for what is damaged.
-        file_source(description, sidecar ? 0 : 2 * pool.size()),
-        sidecar_source(sidecar ? std::make_unique<ExpertSidecarSource>(*sidecar, file_source)
+        reads(file_reads(sidecar ? sidecar->file().size() : description.file_bytes(),
+                         o.expert_bytes)),
+        // Fillers load. Beside a sidecar it only stands in for what is damaged.
+        file_source(description, sidecar ? 0 : pool.size(), reads),
+        sidecar_source(sidecar ? std::make_unique<ExpertSidecarSource>(*sidecar, file_source, reads)
                                : nullptr),
-        cache(sidecar ? *sidecar_source : file_source,
-              plan_slots(file_source, o.expert_bytes,
-                         static_cast<int32_t>(description.config.num_experts_per_tok)),
-              pool,
-              [&](PolicyShape shape) {
-                shape.top_k = static_cast<int32_t>(description.config.num_experts_per_tok);
-                return make_policy(o.policy, std::move(shape));
-              }),
+        source(sidecar ? static_cast<ExpertSource&>(*sidecar_source) : file_source),
+        cache(
+            source,
+            plan_slots(source, o.expert_bytes,
+                       static_cast<int32_t>(description.config.num_experts_per_tok)),
+            pool,
+            [&](PolicyShape shape) {
+              shape.top_k = static_cast<int32_t>(description.config.num_experts_per_tok);
+              return make_policy(o.policy, std::move(shape));
+            },
+            cache_options(description.config, o, source.landing_bytes())),
         // A resident model takes a prompt in chunks; else the whole prompt goes through layer by
         // layer, so that each expert is read once a prompt (docs/architecture.md, Tokens).
         rows_max(cache.plan().all_resident() ? std::min<int64_t>(o.chunk, context) : context),
@@ -88,6 +116,7 @@ struct Engine::State {
     plan.kv = device.sequences().kv_bytes();
     plan.recurrent = device.sequences().recurrent_bytes();
     plan.workspace = device.workspace_bytes();
+    plan.landing = cache.landing_bytes();
     tokens.reserve(rows_max);
     logit_rows.reserve(rows_max);
     runs.reserve(rows_max);

@@ -29,6 +29,7 @@ struct EngineOptions {
   KvType kv_type = KvType::kF16;
   int64_t expert_bytes = INT64_MAX;  // budget for routed experts in RAM
   PolicyOptions policy = {};         // who stays in RAM where not all experts do
+  int io_threads = 4;                // that read experts a step waits for
   int32_t chunk = 512;  // rows of a prompt that go through together where the model is resident
 };
 
@@ -39,8 +40,9 @@ struct MemoryPlan {
   SlotPlan experts;
   int64_t kv = 0, recurrent = 0;  // reserved; committed as it grows
   int64_t workspace = 0;
+  int64_t landing = 0;  // experts that have been read and wait to be packed
   int64_t total() const {
-    return dense + embedding + experts.slot_bytes_total + kv + recurrent + workspace;
+    return dense + embedding + experts.slot_bytes_total + kv + recurrent + workspace + landing;
   }
 };
 

@@ -153,6 +153,7 @@ ordered_json plan_json(const MemoryPlan& plan, const MemoryBudget& budget) {
           {"kv", plan.kv},
           {"recurrent", plan.recurrent},
           {"workspace", plan.workspace},
+          {"landing", plan.landing},
           {"total", plan.total()},
           {"room", budget.room ? ordered_json(budget.room->bytes) : ordered_json(nullptr)},
           {"room_of", budget.room ? budget.room->whose : ""},

@@ -63,6 +63,8 @@ HostDevice::HostDevice(const ModelConfig& c, const Weights& weights, const HostO
   fill_.resize(c.num_experts);
   best_rank_.resize(c.num_experts);
   picks_.reserve(c.num_experts);
+  keep_.reserve(c.num_experts);
+  row_picks_.resize(c.num_experts_per_tok);
   pair_row_.resize(pairs);
   pair_of_.resize(pairs);
   pair_out_ = allocate_rows(pairs, std::max(c.hidden_size, 2 * c.moe_intermediate_size));

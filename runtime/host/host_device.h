@@ -42,7 +42,8 @@ class HostDevice : public Device {
   void delta_net(const Activations& out, const DeltaNetWeights& w, Rows qkv, Rows z, Rows ba,
                  std::span<const RowRun> runs) override;
   void route(const Routing& routing, Rows logits) override;
-  void experts(int32_t layer, const Activations& in, const Routing& routing) override;
+  void begin_experts(int32_t layer, const Routing& routing, StepKind kind) override;
+  void experts(const Activations& in) override;
   void combine(Rows x, const Routing& routing, Rows shared, Rows shared_gate) override;
 
   SequenceState open_sequence() override { return sequences_.open(); }
@@ -78,6 +79,7 @@ class HostDevice : public Device {
   void convolve(const DeltaNetWeights& w, Rows qkv, const RowRun& run, int64_t first_channel,
                 int64_t channels);
   void sort_pairs(const Routing& routing);
+  void keep_last_rows(int32_t layer, const Routing& routing);
   void run_wave(const ExpertShape& shape, std::span<const Lease> wave, const Activations& in);
   // Gate (first part 0) or up (1) or both of all leased experts.
   void gate_and_up(const ExpertShape& shape, std::span<const Lease> wave, const Activations& in,
@@ -111,8 +113,10 @@ class HostDevice : public Device {
   std::vector<int32_t> pair_of_;           // [rows][k] -> pair
   std::vector<int32_t> best_rank_, fill_;  // [experts]
   std::vector<Pick> picks_;                // distinct experts of the batch
+  std::vector<int32_t> keep_;              // those of a prompt that decoding is likely to use
+  std::vector<Pick> row_picks_;            // [k]
+  int32_t layer_ = -1;                     // whose experts were begun last
   int64_t tokens_ = 0;                     // the cache's time
-  int32_t last_layer_ = -1;
   Rows pair_out_;            // [pairs][max(H, 2 I)]: gate | up, later the expert's output
   Rows combined_;            // [threads][H]
   Activations pair_hidden_;  // [pairs][I]

@@ -56,15 +56,39 @@ void HostDevice::sort_pairs(const Routing& routing) {
   }
 }
 
-void HostDevice::experts(int32_t layer, const Activations& in, const Routing& routing) {
+// A prompt goes through the cache without changing it, but for its end: decoding goes on where the
+// prompt stops, and uses much of what its last rows have used. Recency is what tells, so the policy
+// hears of the last few rows only, one after another.
+void HostDevice::keep_last_rows(int32_t layer, const Routing& routing) {
+  constexpr int64_t kRowsKept = 256, kRowsNoted = 32;
+  std::fill(fill_.begin(), fill_.end(), 0);
+  keep_.clear();
+  for (int64_t r = std::max<int64_t>(0, routing.rows - kRowsKept); r < routing.rows; ++r) {
+    for (int64_t i = 0; i < routing.k; ++i) {
+      const int32_t e = routing.experts[r * routing.k + i];
+      row_picks_[i] = {e, static_cast<int32_t>(i)};
+      if (fill_[e]++ == 0) keep_.push_back(e);
+    }
+    if (r >= routing.rows - kRowsNoted) cache_.note_use(layer, row_picks_, tokens_);
+  }
+}
+
+void HostDevice::begin_experts(int32_t layer, const Routing& routing, StepKind kind) {
+  cache_.cancel();  // what a step that failed had begun
+  if (layer <= layer_) tokens_ += routing.rows;
+  layer_ = layer;
+  const bool is_prompt = kind == StepKind::kPrompt;
+  if (is_prompt) keep_last_rows(layer, routing);
   sort_pairs(routing);
-  if (layer <= last_layer_) tokens_ += routing.rows;
-  last_layer_ = layer;
-  cache_.begin(layer, picks_, tokens_);
+  cache_.begin(layer, picks_, tokens_, is_prompt ? EventKind::kPrompt : EventKind::kDecode,
+               is_prompt ? std::span<const int32_t>(keep_) : std::span<const int32_t>());
+}
+
+void HostDevice::experts(const Activations& in) {
   while (true) {
     const std::span<const Lease> wave = cache_.next_wave(static_cast<int32_t>(config_.num_experts));
     if (wave.empty()) break;
-    run_wave(expert_shapes_[layer], wave, in);
+    run_wave(expert_shapes_[layer_], wave, in);
   }
   cache_.end();
 }

@@ -1,13 +1,13 @@
-// Experts straight from the model file: an expert's gate, up and down are read with pread and
-// packed into the slot.
+// Experts straight from the model file: an expert's gate, up and down are three ranges, read at
+// once by as many threads and packed into the slot.
 #pragma once
 
-#include <memory>
 #include <mutex>
 #include <vector>
 
-#include "cache/expert_id.h"
+#include "cache/expert_source.h"
 #include "kernels/packed.h"
+#include "runtime/weights/landing_file.h"
 #include "runtime/weights/model_description.h"
 
 namespace hotset {
@@ -18,22 +18,33 @@ std::vector<ExpertShape> expert_shapes(const ModelDescription& description);
 class ExpertFileSource : public ExpertSource {
  public:
   // `loads`: how many load() calls may be under way at once without allocating.
-  ExpertFileSource(const ModelDescription& description, int loads);
+  ExpertFileSource(const ModelDescription& description, int loads,
+                   FileReads reads = FileReads::kBuffered);
 
   int32_t layer_count() const override { return static_cast<int32_t>(description_.layers.size()); }
   int32_t experts_per_layer() const override {
     return static_cast<int32_t>(description_.config.num_experts);
   }
-  int64_t expert_bytes(int32_t layer) const override { return shapes_[layer].bytes; }
+  // Whole pages, so that a disk can write into a slot; the packed expert begins there.
+  int64_t expert_bytes(int32_t layer) const override;
   int64_t load(ExpertId id, std::span<std::byte> slot) override;
+  int32_t parts() const override { return 3; }
+  int64_t landing_bytes() const override { return 3 * part_bytes_; }
+  int64_t read(ExpertId id, int32_t part, std::byte* landing) override;
+  void pack(ExpertId id, int32_t part, const std::byte* landing,
+            std::span<std::byte> slot) override;
   void expect(ExpertId id) override;
 
   const std::vector<ExpertShape>& shapes() const { return shapes_; }  // by layer
 
  private:
+  const LandingFile& file_of(const RowRange& range) const;
+
   const ModelDescription& description_;
   std::vector<ExpertShape> shapes_;
+  std::vector<LandingFile> files_;
   int64_t staging_bytes_ = 0;  // the largest matrix in source form
+  int64_t part_bytes_ = 0;     // of a landing: the largest matrix, wherever its ranges begin
 
   // Read buffers, one for each load under way. All exist from the start: which thread happens to
   // load beside which is chance, and a token must not allocate.

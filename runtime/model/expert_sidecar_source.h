@@ -1,5 +1,5 @@
-// Experts from a sidecar: one read straight into the slot, checked on the way. One that is damaged
-// there is packed from the model's file instead.
+// Experts from a sidecar: one aligned read, straight into the slot where one is at hand, checked
+// before it is used. One that is damaged there is packed from the model's file instead.
 #pragma once
 
 #include "runtime/model/expert_file_source.h"
@@ -9,19 +9,24 @@ namespace hotset {
 
 class ExpertSidecarSource : public ExpertSource {
  public:
-  ExpertSidecarSource(Sidecar& sidecar, ExpertFileSource& file) : sidecar_(sidecar), file_(file) {}
+  ExpertSidecarSource(Sidecar& sidecar, ExpertFileSource& file, FileReads reads)
+      : sidecar_(sidecar), file_(file), landing_file_(sidecar.file(), reads) {}
 
   int32_t layer_count() const override { return file_.layer_count(); }
   int32_t experts_per_layer() const override { return file_.experts_per_layer(); }
   int64_t expert_bytes(int32_t layer) const override { return file_.expert_bytes(layer); }
-  int64_t load(ExpertId id, std::span<std::byte> slot) override {
-    return sidecar_.read_expert(id, slot) ? std::ssize(slot) : file_.load(id, slot);
-  }
+  int64_t load(ExpertId id, std::span<std::byte> slot) override;
+  int64_t landing_bytes() const override;
+  int64_t read(ExpertId id, int32_t part, std::byte* landing) override;
+  void pack(ExpertId id, int32_t part, const std::byte* landing,
+            std::span<std::byte> slot) override;
+  bool lands_packed() const override { return true; }
   void expect(ExpertId id) override { sidecar_.expect_expert(id); }
 
  private:
   Sidecar& sidecar_;
   ExpertFileSource& file_;
+  const LandingFile landing_file_;
 };
 
 }  // namespace hotset

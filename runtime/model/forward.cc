@@ -32,6 +32,8 @@ ForwardPass::ForwardPass(Device& device, const ModelConfig& c, const Weights& we
 
 Rows ForwardPass::run(const Batch& batch, StepObserver* observer) {
   const Rows x = x_.slice(0, std::ssize(batch.tokens));
+  const bool is_decode = batch.tokens.size() == batch.runs.size();
+  const StepKind kind = is_decode ? StepKind::kDecode : StepKind::kPrompt;
   plan_tiles(batch.runs);
   device_.embed(x, batch.tokens);
   if (observer) observer->on_hidden(-1, x.data, x.rows);
@@ -41,7 +43,7 @@ Rows ForwardPass::run(const Batch& batch, StepObserver* observer) {
       mix(layer, x.slice(tile.first_row, tile.rows),
           std::span(tile_runs_).subspan(tile.first_run, tile.runs));
     }
-    moe_.forward(static_cast<int32_t>(i), layer.moe, x, observer);
+    moe_.forward(static_cast<int32_t>(i), layer.moe, x, kind, observer);
     if (observer) observer->on_hidden(static_cast<int32_t>(i), x.data, x.rows);
   }
   const auto count = std::ssize(batch.rows_with_logits);

@@ -17,7 +17,8 @@ MoeLayer::MoeLayer(Device& device, const ModelConfig& c, int64_t rows_max) : dev
   shared_ = device.allocate_rows(rows_max, c.hidden_size);
 }
 
-void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, StepObserver* observer) {
+void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, StepKind kind,
+                       StepObserver* observer) {
   const int64_t n = x.rows;
   const Activations normed = normed_.slice(0, n);
   const Rows logits = router_logits_.slice(0, n);
@@ -26,23 +27,21 @@ void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, StepObserver*
   Rows shared, shared_gate;
 
   device_.norm(normed, x, w.norm);
+  device_.project(normed, {{w.router, logits}});
+  device_.route(routing, logits);
+  if (observer) observer->on_routing(layer, routing.experts, routing.weights, n);
+  device_.begin_experts(layer, routing, kind);
   if (w.has_shared_expert) {
     const Rows gate = gate_.slice(0, n), up = up_.slice(0, n);
     const Activations hidden = hidden_.slice(0, n);
     shared = shared_.slice(0, n);
     shared_gate = shared_gate_.slice(0, n);
-    device_.project(normed, {{w.router, logits},
-                             {w.shared_gate, shared_gate},
-                             {w.shared.gate, gate},
-                             {w.shared.up, up}});
+    device_.project(normed,
+                    {{w.shared_gate, shared_gate}, {w.shared.gate, gate}, {w.shared.up, up}});
     device_.swiglu(hidden, gate, up);
     device_.project(hidden, {{w.shared.down, shared}});
-  } else {
-    device_.project(normed, {{w.router, logits}});
   }
-  device_.route(routing, logits);
-  if (observer) observer->on_routing(layer, routing.experts, routing.weights, n);
-  device_.experts(layer, normed, routing);
+  device_.experts(normed);
   device_.combine(x, routing, shared, shared_gate);
 }
 

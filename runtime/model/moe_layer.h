@@ -13,7 +13,7 @@ class MoeLayer {
  public:
   MoeLayer(Device& device, const ModelConfig& config, int64_t rows_max);
   // x += moe(norm(x)) for all rows of a batch at once, so that each expert is read once a batch.
-  void forward(int32_t layer, const MoeWeights& w, Rows x, StepObserver* observer);
+  void forward(int32_t layer, const MoeWeights& w, Rows x, StepKind kind, StepObserver* observer);
 
  private:
   Device& device_;

@@ -191,7 +191,22 @@ bool Sidecar::read(int64_t at, std::span<std::byte> out, uint64_t expected, cons
   } catch (const Error& error) {
     damage = error.what();
   }
+  note_damage(damage);
+  return false;
+}
+
+void Sidecar::note_damage(const std::string& damage) {
   if (!is_damaged_.exchange(true)) on_damage_(damage);
+}
+
+bool Sidecar::is_expert(ExpertId id, std::span<const std::byte> blob) {
+  const uint64_t found = Checksum().add(blob).value();
+  const uint64_t expected = tables_.expert_sums[id.layer * experts_per_layer_ + id.expert];
+  if (found == expected) return true;
+  note_damage(
+      fmt::format("{}: expert {} of layer {} at offset {}: found checksum {:016x}, expected "
+                  "{:016x}",
+                  path(), id.expert, id.layer, expert_at(id), found, expected));
   return false;
 }
 

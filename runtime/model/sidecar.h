@@ -75,6 +75,7 @@ class Sidecar {
   Sidecar(const std::string& path, const ModelDescription& description, OnDamage on_damage);
 
   const std::string& path() const { return file_.path(); }
+  const File& file() const { return file_; }
   bool exact_in_bf16(size_t matrix) const { return tables_.exact_in_bf16[matrix] != 0; }
   int64_t dense_bytes() const { return static_cast<int64_t>(head_.dense_bytes); }
   int64_t dense_blocks() const { return std::ssize(tables_.dense_sums); }
@@ -82,6 +83,11 @@ class Sidecar {
   // False if the bytes are not those that were written; then on_damage has been called.
   bool read_dense_block(int64_t block, std::span<std::byte> image);
   bool read_expert(ExpertId id, std::span<std::byte> blob);
+  // Where an expert lies, for those who read it themselves; whether what they have is it; and where
+  // they report that they could not.
+  int64_t expert_at(ExpertId id) const { return layout_.expert_at(id); }
+  bool is_expert(ExpertId id, std::span<const std::byte> blob);
+  void note_damage(const std::string& damage);
   void expect_dense_blocks(int64_t begin, int64_t end) const;
   void expect_expert(ExpertId id) const;
 

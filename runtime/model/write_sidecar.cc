@@ -62,7 +62,7 @@ struct Writer {
         const ExpertId id{static_cast<int32_t>(i / each), static_cast<int32_t>(i % each)};
         std::vector<std::byte>& blob = blobs[i - begin];
         // Zero: the padding between planes is summed and written, too.
-        blob.assign(static_cast<size_t>(source.expert_bytes(id.layer)), std::byte{});
+        blob.assign(static_cast<size_t>(source.shapes()[id.layer].bytes), std::byte{});
         bytes += source.load(id, blob);
         tables.expert_sums[i] = Checksum().add(std::span<const std::byte>(blob)).value();
         file.write(layout.expert_at(id), blob);

@@ -22,6 +22,12 @@ class File {
   // Reads exactly out.size() bytes at `offset`, or throws Error naming path, offset and what was
   // found.
   void read(uint64_t offset, std::span<std::byte> out) const;
+  // Throws Error if the file's size or time of change is not what it was: half of the bytes might
+  // be those of another model. (A file that was replaced under its name stays what it was for us.)
+  void check_unchanged() const;
+  bool is_same(int fd) const;  // whether `fd` is open on this very file
+  [[noreturn]] void fail_reading(int64_t offset, int error) const;
+  [[noreturn]] void fail_cut(int64_t offset) const;
   // A hint to the kernel that this range will be read soon.
   void expect(uint64_t offset, uint64_t bytes) const;
 

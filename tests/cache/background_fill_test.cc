@@ -4,78 +4,14 @@
 
 #include <gtest/gtest.h>
 
-#include <condition_variable>
-#include <cstring>
 #include <random>
 
-#include "kernels/check.h"
+#include "tests/cache/fake_source.h"
 
-namespace hotset {
+namespace hotset::test {
 namespace {
 
 constexpr int32_t kExperts = 64;
-
-// Experts whose bytes say who they are. One of them can be made to take until it is let go, and one
-// to fail.
-class SlowSource : public ExpertSource {
- public:
-  explicit SlowSource(int32_t layers) : layers_(layers), loads(layers * kExperts) {}
-  int32_t layer_count() const override { return layers_; }
-  int32_t experts_per_layer() const override { return kExperts; }
-  int64_t expert_bytes(int32_t layer) const override { return layer % 2 == 0 ? 256 : 512; }
-  int64_t load(ExpertId id, std::span<std::byte> slot) override {
-    ++loads[id.layer * kExperts + id.expert];
-    std::this_thread::sleep_for(std::chrono::milliseconds(load_ms));
-    {
-      std::unique_lock lock(mutex_);
-      if (id == held_) {
-        is_held_ = true;
-        changed_.notify_all();
-        changed_.wait(lock, [&] { return held_ != id; });
-      }
-      if (id == failing_) throw Error("a read failed");
-    }
-    const int32_t name = id.layer * 1000 + id.expert;
-    for (size_t at = 0; at < slot.size(); at += 4) std::memcpy(slot.data() + at, &name, 4);
-    return 10;
-  }
-
-  void hold(ExpertId id) {
-    const std::lock_guard lock(mutex_);
-    held_ = id;
-  }
-  void fail(ExpertId id) {
-    const std::lock_guard lock(mutex_);
-    failing_ = id;
-  }
-  void wait_until_held() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return is_held_; });
-  }
-  void let_go() {
-    hold({-1, -1});
-    changed_.notify_all();
-  }
-
- private:
-  const int32_t layers_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  ExpertId held_{-1, -1}, failing_{-1, -1};
-  bool is_held_ = false;
-
- public:
-  std::vector<std::atomic<int>> loads;  // of each expert
-  std::atomic<int> load_ms = 0;
-};
-
-void expect_bytes(int32_t layer, const Lease& lease, int64_t bytes) {
-  for (int64_t at = 0; at < bytes; at += 4) {
-    int32_t name;
-    std::memcpy(&name, lease.blob + at, 4);
-    ASSERT_EQ(name, layer * 1000 + lease.expert);
-  }
-}
 
 class BackgroundFillTest : public testing::Test {
  protected:
@@ -92,10 +28,12 @@ class BackgroundFillTest : public testing::Test {
     EXPECT_EQ(seen, picks.size());
   }
 
-  SlowSource source{6};
+  int times_loaded(size_t i) const { return source.loads[i] + source.reads[i]; }
+
+  FakeSource source{6, kExperts};
   ThreadPool pool{2};
-  ExpertCache cache{source, plan_slots(source, INT64_MAX, 4), pool,
-                    [](PolicyShape shape) { return make_policy({}, std::move(shape)); }};
+  ExpertCache cache{
+      source, plan_slots(source, INT64_MAX, 4), pool, policy_of(PolicyKind::kLru), {.reads = 16}};
 };
 
 constexpr auto kSilent = [](int64_t, int64_t) {};
@@ -104,7 +42,7 @@ TEST_F(BackgroundFillTest, EveryExpertIsLoadedOnce) {
   BackgroundFill fill(cache, 3);
   fill.wait(kSilent);
   EXPECT_EQ(cache.resident_bytes(), cache.plan().slot_bytes_total);
-  for (const auto& loads : source.loads) EXPECT_EQ(loads, 1);
+  for (size_t i = 0; i < source.loads.size(); ++i) EXPECT_EQ(times_loaded(i), 1);
   cache.verify();
 }
 
@@ -122,7 +60,7 @@ TEST_F(BackgroundFillTest, EventsBesideItSeeTheirExpertsAndNothingIsLoadedTwice)
     cache.verify();
   }
   fill.wait(kSilent);
-  for (const auto& loads : source.loads) EXPECT_EQ(loads, 1);
+  for (size_t i = 0; i < source.loads.size(); ++i) EXPECT_EQ(times_loaded(i), 1);
   cache.verify();
 }
 
@@ -150,7 +88,7 @@ TEST_F(BackgroundFillTest, AnExpertThatIsBeingLoadedIsWaitedForAndCountsAsAMiss)
   EXPECT_FALSE(has_run);
   source.let_go();
   step.join();
-  EXPECT_EQ(source.loads[0], 1);
+  EXPECT_EQ(times_loaded(0), 1);
   EXPECT_EQ(cache.stats().misses, 1);
   EXPECT_EQ(cache.stats().hits, 0);
   fill.wait(kSilent);
@@ -164,7 +102,7 @@ TEST_F(BackgroundFillTest, AFailedLoadEndsTheFillingAndReachesOnlyTheStepThatNee
   EXPECT_FALSE(cache.is_resident({0, 5}));
   EXPECT_LT(cache.resident_bytes(), cache.plan().slot_bytes_total);
   run_event(0, {{4, 0}, {6, 0}});
-  cache.begin(0, {{{5, 0}}}, 0);
+  cache.begin(0, std::vector<Pick>{{5, 0}}, 0);
   EXPECT_THROW(cache.next_wave(1), Error);
   cache.verify();
   source.fail({-1, -1});
@@ -192,20 +130,20 @@ TEST_F(BackgroundFillTest, AStepThatWaitsForALoadThatFailsLoadsTheExpertItself) 
   BackgroundFill fill(cache, 1);
   source.wait_until_held();
   std::jthread step([&] {
-    cache.begin(0, {{{0, 0}}}, 0);
+    cache.begin(0, std::vector<Pick>{{0, 0}}, 0);
     EXPECT_THROW(cache.next_wave(1), Error);
   });
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   source.let_go();
   step.join();
-  EXPECT_EQ(source.loads[0], 2);
+  EXPECT_EQ(times_loaded(0), 2);
   EXPECT_THROW(fill.wait(kSilent), Error);
   cache.verify();
 }
 
 // All of the loads would take two threads a second.
 TEST_F(BackgroundFillTest, DestructionStopsAfterTheLoadsUnderWay) {
-  source.load_ms = 5;
+  source.read_us = 5000;
   { BackgroundFill fill(cache, 2); }
   EXPECT_LT(cache.resident_bytes(), cache.plan().slot_bytes_total / 2);
   cache.verify();
@@ -227,4 +165,4 @@ TEST_F(BackgroundFillTest, WaitingCanBeGivenUpWhileTheFillingGoesOn) {
 }
 
 }  // namespace
-}  // namespace hotset
+}  // namespace hotset::test

@@ -107,7 +107,7 @@ TEST_P(SidecarModelTest, EveryByteIsThatOfTheModelsFile) {
 
   ExpertFileSource source(description, 1);
   for (int32_t layer = 0; layer < source.layer_count(); ++layer) {
-    const auto bytes = static_cast<size_t>(source.expert_bytes(layer));
+    const auto bytes = static_cast<size_t>(source.shapes()[layer].bytes);
     for (int32_t expert = 0; expert < source.experts_per_layer(); ++expert) {
       std::vector<std::byte> from_model(bytes), from_sidecar(bytes);
       source.load({layer, expert}, from_model);

@@ -1,0 +1,42 @@
+#include "runtime/model/expert_sidecar_source.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/check.h"
+
+namespace hotset {
+
+int64_t ExpertSidecarSource::load(ExpertId id, std::span<std::byte> slot) {
+  const auto blob = slot.first(static_cast<size_t>(file_.shapes()[id.layer].bytes));
+  return sidecar_.read_expert(id, blob) ? std::ssize(blob) : file_.load(id, slot);
+}
+
+int64_t ExpertSidecarSource::landing_bytes() const {
+  int64_t bytes = 0;
+  for (int32_t layer = 0; layer < layer_count(); ++layer) {
+    bytes = std::max(bytes, expert_bytes(layer));
+  }
+  return bytes;
+}
+
+int64_t ExpertSidecarSource::read(ExpertId id, int32_t, std::byte* landing) {
+  try {
+    return landing_file_.read(sidecar_.expert_at(id), file_.shapes()[id.layer].bytes, landing);
+  } catch (const Error& error) {
+    sidecar_.note_damage(error.what());  // pack() sees that it is not what was written
+    return 0;
+  }
+}
+
+void ExpertSidecarSource::pack(ExpertId id, int32_t, const std::byte* landing,
+                               std::span<std::byte> slot) {
+  const auto bytes = static_cast<size_t>(file_.shapes()[id.layer].bytes);
+  if (!sidecar_.is_expert(id, {landing, bytes})) {
+    file_.load(id, slot);
+  } else if (landing != slot.data()) {
+    std::memcpy(slot.data(), landing, bytes);
+  }
+}
+
+}  // namespace hotset
