@@ -64,6 +64,11 @@ SlotPlan ExpertCache::plan() const {
   return plan_;
 }
 
+bool ExpertCache::has_all_slots() const {
+  const std::lock_guard lock(mutex_);
+  return plan_.all_resident();
+}
+
 CacheStats ExpertCache::stats() const {
   const std::lock_guard lock(mutex_);
   return total_;

@@ -113,6 +113,7 @@ class ExpertCache {
   bool is_resident(ExpertId id) const { return residency(id) == Residency::kResident; }
   int64_t resident_bytes() const;
   SlotPlan plan() const;
+  bool has_all_slots() const;  // one for every expert
   CacheStats stats() const;
   std::vector<CacheStats> layer_stats() const;
   PrefetchStats prefetch_stats() const;

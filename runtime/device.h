@@ -100,6 +100,8 @@ class Device {
   // The picks of a layer are known: what has to be fetched for them may be on its way while other
   // work is done.
   virtual void begin_experts(int32_t layer, const Routing& routing, StepKind kind) = 0;
+  // Guesses of a later layer's picks [rows][k]: what is absent of them may be fetched ahead.
+  virtual void expect_experts(int32_t layer, const Routing& guess) = 0;
   // Every picked expert of the layer that has begun, on its rows: each row's k outputs are kept
   // apart until combine.
   virtual void experts(const Activations& in) = 0;

@@ -3,14 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "cache/background_fill.h"
 #include "kernels/check.h"
 #include "runtime/host/available_memory.h"
 #include "runtime/host/host_device.h"
 #include "runtime/model/expert_file_source.h"
+#include "runtime/model/expert_predictor.h"
 #include "runtime/model/expert_sidecar_source.h"
 #include "runtime/model/forward.h"
+#include "runtime/step_guard.h"
 
 namespace hotset {
 
@@ -71,6 +74,11 @@ struct Engine::State {
   const int64_t rows_max;
   HostDevice device;
   ForwardPass forward;
+  const Prefetch prefetch;
+  const std::function<void(const std::string&)> on_notice;
+  RouterPredictor router_predictor;
+  ExpertPredictor* const predictor;
+  StepGuard guard;  // of prefetch
   MemoryPlan plan;
   std::vector<int32_t> tokens, logit_rows;
   std::vector<RowRun> runs;
@@ -109,7 +117,11 @@ struct Engine::State {
         device(description.config, weights,
                {o.sessions, context, o.kv_type == KvType::kF16, rows_max}, kernels, pool, cache,
                file_source.shapes()),
-        forward(device, description.config, weights, rows_max, std::min(rows_max, kLogitRowsMax)) {
+        forward(device, description.config, weights, rows_max, std::min(rows_max, kLogitRowsMax)),
+        prefetch(o.prefetch),
+        on_notice(o.on_notice),
+        router_predictor(device, description.config, weights),
+        predictor(o.predictor != nullptr ? o.predictor : &router_predictor) {
     plan.dense = weights.image_bytes;
     plan.embedding = description.embedding.bytes();
     plan.experts = cache.plan();
@@ -123,6 +135,12 @@ struct Engine::State {
     fed.reserve(rows_max);
   }
 
+  // Where all is resident there is nothing to read.
+  bool is_prefetching() const {
+    if (cache.has_all_slots() || prefetch == Prefetch::kOff) return false;
+    return prefetch == Prefetch::kOn || guard.is_on();
+  }
+  Rows run(const Batch& batch, StepObserver* observer);
   void check_rows(std::span<const BatchRow> rows) const;
   void plan_runs(std::span<const BatchRow> rows);
 };
@@ -159,6 +177,24 @@ void Engine::State::plan_runs(std::span<const BatchRow> rows) {
     HOTSET_CHECK(row.position == run.position + run.rows, "a session's rows must be consecutive");
     ++run.rows;
   }
+}
+
+// Steps that decode are what the guard compares: prompts are of any length, and guess nothing.
+Rows Engine::State::run(const Batch& batch, StepObserver* observer) {
+  using Clock = std::chrono::steady_clock;
+  const bool is_guarded = prefetch == Prefetch::kAuto && !cache.has_all_slots() &&
+                          batch.tokens.size() == batch.runs.size();
+  const auto start = Clock::now();
+  const Rows logits = forward.run(batch, is_prefetching() ? predictor : nullptr, observer);
+  if (!is_guarded) return logits;
+  const std::chrono::duration<double> seconds = Clock::now() - start;
+  if (guard.add(seconds.count()) && on_notice) {
+    on_notice(fmt::format(
+        "prefetch is {} from here on: a token takes {:.1f} ms with it and {:.1f} ms without",
+        guard.has_decided_on() ? "on" : "off", 1e3 * guard.seconds_on(),
+        1e3 * guard.seconds_off()));
+  }
+  return logits;
 }
 
 Engine::Engine(ModelDescription description, const EngineOptions& options, const Progress& progress,
@@ -207,6 +243,15 @@ const ExpertCache& Engine::cache() const {
   return state_->cache;
 }
 
+bool Engine::is_prefetching() const {
+  return state_->is_prefetching();
+}
+
+void Engine::resize_experts(int64_t bytes) {
+  state_->cache.resize(
+      plan_slots(state_->source, bytes, static_cast<int32_t>(config().num_experts_per_tok)));
+}
+
 Session Engine::open_session() {
   return Session(state_->device, has_delta_net(state_->description));
 }
@@ -216,7 +261,7 @@ std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver
   s.check_rows(rows);
   s.plan_runs(rows);
   for (const BatchRow& row : rows) s.device.resize_sequence(row.session->state_, row.position + 1);
-  const Rows logits = s.forward.run({s.tokens, s.runs, s.logit_rows}, observer);
+  const Rows logits = s.run({s.tokens, s.runs, s.logit_rows}, observer);
   for (const BatchRow& row : rows) row.session->position_ = row.position + 1;
   return {logits.data, static_cast<size_t>(logits.rows * logits.width)};
 }

@@ -18,7 +18,13 @@
 
 namespace hotset {
 
+class ExpertPredictor;
+
 enum class KvType { kF16, kF32 };
+
+// Whether experts are read ahead of the layer that is guessed to pick them. Auto: while that makes
+// tokens faster, which is measured all along.
+enum class Prefetch { kAuto, kOn, kOff };
 
 struct EngineOptions {
   int threads = 1;
@@ -29,7 +35,12 @@ struct EngineOptions {
   KvType kv_type = KvType::kF16;
   int64_t expert_bytes = INT64_MAX;  // budget for routed experts in RAM
   PolicyOptions policy = {};         // who stays in RAM where not all experts do
-  int io_threads = 4;                // that read experts a step waits for
+  FileReads reads = FileReads::kBuffered;  // of experts that steps need; direct: past the page cache
+  Prefetch prefetch = Prefetch::kAuto;
+  ExpertPredictor* predictor = nullptr;  // must outlive the engine; null: the next layer's router
+  // Called by step() with what the user should know once: prefetch does not pay, and the like.
+  std::function<void(const std::string&)> on_notice = nullptr;
+  int io_threads = 4;   // that read experts a step waits for
   int32_t chunk = 512;  // rows of a prompt that go through together where the model is resident
 };
 
@@ -101,6 +112,9 @@ class Engine {
   // a snapshot or reset.
   std::span<const float> step(std::span<const BatchRow> rows, StepObserver* observer = nullptr);
 
+  // Another budget for routed experts: the best stay. Any thread; waits for a running layer.
+  void resize_experts(int64_t bytes);
+  bool is_prefetching() const;  // as of the next step
   CacheStats cache_stats() const;
   const ExpertCache& cache() const;
   // Bytes of weights that one decoded token reads: dense matrices and k experts a layer.

@@ -137,6 +137,27 @@ void print_table(const LoadedModel& model, const Samples& prefill, const Samples
       "ready in {:.0f} ms, resident in {:.0f} ms, peak memory {}{}, expert hit rate {:.1f} %\n",
       model.load_ms, out["resident_ms"].get<double>(), human_bytes(out["peak_rss_bytes"]),
       describe_huge_pages(out["huge_page_share"]), 100 * cache.hit_rate());
+  const PrefetchStats p = engine.cache().prefetch_stats();
+  if (p.reads.needed == 0) return;
+  fmt::print(
+      "steps waited {:.2f} s for {} reads; prefetch is {}: {:.0f} % of its guesses were picked "
+      "({:.0f} % of the picks), {} reads ahead of which {} were used, {:.2f} s of reading hidden\n",
+      static_cast<double>(p.reads.waited_ns) / 1e9, p.reads.needed,
+      engine.is_prefetching() ? "on" : "off", 100 * p.precision(), 100 * p.recall(),
+      p.reads.guesses, p.reads.used, static_cast<double>(p.reads.hidden_ns) / 1e9);
+}
+
+nlohmann::ordered_json prefetch_json(const Engine& engine) {
+  const PrefetchStats p = engine.cache().prefetch_stats();
+  return {{"on", engine.is_prefetching()},
+          {"precision", p.precision()},
+          {"recall", p.recall()},
+          {"guessed_reads", p.reads.guesses},
+          {"used_reads", p.reads.used},
+          {"needed_reads", p.reads.needed},
+          {"bytes_unused", p.reads.bytes_unused},
+          {"waited_ms", static_cast<double>(p.reads.waited_ns) / 1e6},
+          {"hidden_ms", static_cast<double>(p.reads.hidden_ns) / 1e6}};
 }
 
 void run_kernel_bench(const BenchOptions& options) {
@@ -191,6 +212,7 @@ void run_bench(const BenchOptions& options) {
       {"load_ms", model.load_ms},
       {"resident_ms", resident_ms},
       {"peak_rss_bytes", peak_rss},
+      {"prefetch", prefetch_json(engine)},
       {"isa", engine.isa()},
       {"threads", engine.threads()}};
   if (options.json) {

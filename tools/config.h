@@ -70,6 +70,8 @@ struct PromptConfig {
 struct CacheConfig {
   std::string policy = "score";
   double half_life = 0;
+  std::string prefetch = "auto";
+  int32_t io_threads = 4;
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
@@ -83,6 +85,12 @@ struct CacheConfig {
                         "16, 32",
                 .least = 0,
                 .most = 1e6});
+    field("prefetch", self.prefetch,
+          About{.text = "experts are read before their layer picks them, by a guess; auto: while "
+                        "that is measured to be faster",
+                .names = "auto|on|off"});
+    field("io_threads", self.io_threads,
+          About{.text = "threads that read experts from the disk", .least = 1, .most = 64});
   }
 };
 

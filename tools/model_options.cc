@@ -58,6 +58,11 @@ EngineOptions engine_options(const Config& config, const ModelDescription& descr
   options.kv_type = config.kv.type == "f32" ? KvType::kF32 : KvType::kF16;
   options.chunk = config.prompt.chunk;
   options.policy = policy_options(config.cache);
+  options.prefetch = config.cache.prefetch == "on"    ? Prefetch::kOn
+                     : config.cache.prefetch == "off" ? Prefetch::kOff
+                                                      : Prefetch::kAuto;
+  options.io_threads = config.cache.io_threads;
+  options.on_notice = [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
   // Where all experts are resident the rest takes less: prompts go through in chunks.
   const MemoryPlan all = Engine::plan(description, options);
   if (config.ram == "100%" || (config.ram == "auto" && all.total() <= budget.most_bytes())) {

@@ -43,6 +43,7 @@ class HostDevice : public Device {
                  std::span<const RowRun> runs) override;
   void route(const Routing& routing, Rows logits) override;
   void begin_experts(int32_t layer, const Routing& routing, StepKind kind) override;
+  void expect_experts(int32_t layer, const Routing& guess) override;
   void experts(const Activations& in) override;
   void combine(Rows x, const Routing& routing, Rows shared, Rows shared_gate) override;
 

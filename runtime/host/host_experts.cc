@@ -84,6 +84,10 @@ void HostDevice::begin_experts(int32_t layer, const Routing& routing, StepKind k
                is_prompt ? std::span<const int32_t>(keep_) : std::span<const int32_t>());
 }
 
+void HostDevice::expect_experts(int32_t layer, const Routing& guess) {
+  cache_.expect(layer, {guess.experts, static_cast<size_t>(guess.rows * guess.k)});
+}
+
 void HostDevice::experts(const Activations& in) {
   while (true) {
     const std::span<const Lease> wave = cache_.next_wave(static_cast<int32_t>(config_.num_experts));

@@ -4,6 +4,7 @@
 
 #include "kernels/check.h"
 #include "runtime/engine.h"
+#include "runtime/model/expert_predictor.h"
 
 namespace hotset {
 
@@ -30,7 +31,7 @@ ForwardPass::ForwardPass(Device& device, const ModelConfig& c, const Weights& we
   tile_runs_.reserve(static_cast<size_t>(2 * rows_max));
 }
 
-Rows ForwardPass::run(const Batch& batch, StepObserver* observer) {
+Rows ForwardPass::run(const Batch& batch, ExpertPredictor* predictor, StepObserver* observer) {
   const Rows x = x_.slice(0, std::ssize(batch.tokens));
   const bool is_decode = batch.tokens.size() == batch.runs.size();
   const StepKind kind = is_decode ? StepKind::kDecode : StepKind::kPrompt;
@@ -43,7 +44,10 @@ Rows ForwardPass::run(const Batch& batch, StepObserver* observer) {
       mix(layer, x.slice(tile.first_row, tile.rows),
           std::span(tile_runs_).subspan(tile.first_run, tile.runs));
     }
-    moe_.forward(static_cast<int32_t>(i), layer.moe, x, kind, observer);
+    const bool can_guess =
+        kind == StepKind::kDecode && x.rows <= kGuessRowsMax && i + 1 < weights_.layers.size();
+    moe_.forward(static_cast<int32_t>(i), layer.moe, x, kind, can_guess ? predictor : nullptr,
+                 observer);
     if (observer) observer->on_hidden(static_cast<int32_t>(i), x.data, x.rows);
   }
   const auto count = std::ssize(batch.rows_with_logits);

@@ -11,6 +11,7 @@
 
 namespace hotset {
 
+class ExpertPredictor;
 class StepObserver;
 
 // The rows of a step, already checked.
@@ -27,7 +28,8 @@ class ForwardPass {
               int64_t logits_max);
 
   // Logits [rows_with_logits][vocab], valid until the next run.
-  Rows run(const Batch& batch, StepObserver* observer);
+  // `predictor`: see MoeLayer.
+  Rows run(const Batch& batch, ExpertPredictor* predictor, StepObserver* observer);
 
  private:
   void mix(const LayerWeights& layer, Rows x, std::span<const RowRun> runs);

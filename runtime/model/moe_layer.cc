@@ -1,6 +1,7 @@
 #include "runtime/model/moe_layer.h"
 
 #include "runtime/engine.h"
+#include "runtime/model/expert_predictor.h"
 
 namespace hotset {
 
@@ -9,6 +10,7 @@ MoeLayer::MoeLayer(Device& device, const ModelConfig& c, int64_t rows_max) : dev
   normed_ = device.allocate_activations(rows_max, c.hidden_size);
   router_logits_ = device.allocate_rows(rows_max, c.num_experts);
   routing_ = device.allocate_routing(rows_max, c.num_experts_per_tok);
+  guess_ = device.allocate_routing(kGuessRowsMax, c.num_experts_per_tok);
   if (shared == 0) return;
   shared_gate_ = device.allocate_rows(rows_max, 1);
   gate_ = device.allocate_rows(rows_max, shared);
@@ -18,7 +20,7 @@ MoeLayer::MoeLayer(Device& device, const ModelConfig& c, int64_t rows_max) : dev
 }
 
 void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, StepKind kind,
-                       StepObserver* observer) {
+                       ExpertPredictor* predictor, StepObserver* observer) {
   const int64_t n = x.rows;
   const Activations normed = normed_.slice(0, n);
   const Rows logits = router_logits_.slice(0, n);
@@ -31,6 +33,11 @@ void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, StepKind kind
   device_.route(routing, logits);
   if (observer) observer->on_routing(layer, routing.experts, routing.weights, n);
   device_.begin_experts(layer, routing, kind);
+  if (predictor != nullptr) {  // while what this layer misses is read
+    Routing guess = guess_;
+    guess.rows = n;
+    if (predictor->predict(layer + 1, x, guess)) device_.expect_experts(layer + 1, guess);
+  }
   if (w.has_shared_expert) {
     const Rows gate = gate_.slice(0, n), up = up_.slice(0, n);
     const Activations hidden = hidden_.slice(0, n);

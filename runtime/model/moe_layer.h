@@ -7,19 +7,23 @@
 
 namespace hotset {
 
+class ExpertPredictor;
 class StepObserver;
 
 class MoeLayer {
  public:
   MoeLayer(Device& device, const ModelConfig& config, int64_t rows_max);
   // x += moe(norm(x)) for all rows of a batch at once, so that each expert is read once a batch.
-  void forward(int32_t layer, const MoeWeights& w, Rows x, StepKind kind, StepObserver* observer);
+  // `predictor` guesses what the next layer will pick; null: nobody does.
+  void forward(int32_t layer, const MoeWeights& w, Rows x, StepKind kind,
+               ExpertPredictor* predictor, StepObserver* observer);
 
  private:
   Device& device_;
   Activations normed_;  // [rows][H]
   Rows router_logits_;  // [rows][experts]
   Routing routing_;     // [rows][k]
+  Routing guess_;       // [kGuessRowsMax][k]
   Rows shared_gate_;    // [rows][1]
   Rows gate_, up_;      // [rows][shared I]
   Activations hidden_;  // [rows][shared I]
