@@ -70,11 +70,14 @@ class FakeSource : public ExpertSource {
       std::memcpy(slot.data() + at, landing + 4 * part, 4);
   }
 
-  // Reads of this expert wait until it is let go.
+  // Reads of this expert wait until it is let go, or another one is held.
   void hold(ExpertId id) {
-    const std::lock_guard lock(mutex_);
-    held_ = id;
-    is_held_ = false;
+    {
+      const std::lock_guard lock(mutex_);
+      held_ = id;
+      is_held_ = false;
+    }
+    changed_.notify_all();
   }
   void wait_until_held() {
     std::unique_lock lock(mutex_);

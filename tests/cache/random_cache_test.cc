@@ -130,6 +130,7 @@ TEST(RandomCacheTest, SessionsShareACacheWhileItsSizeChanges) {
   std::jthread control([&](const std::stop_token& stop) {
     for (int i = 0; !stop.stop_requested(); ++i) {
       cache.resize(plan_slots(source, 5000 + i % 7 * 9000, 4));
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
       if (i % 5 == 0) cache.replace_policy(policy_of(static_cast<PolicyKind>(i / 5 % 4)));
     }
   });

@@ -99,7 +99,10 @@ TEST(DiskTierTest, ALiveResizeKeepsTheBits) {
       decoded(*open_engine(data_path(kDemo), options(INT64_MAX)), ids);
   const auto engine = open_engine(data_path(kDemo), options(4 << 20));
   std::jthread control([&](const std::stop_token& stop) {
-    for (int i = 0; !stop.stop_requested(); ++i) engine->resize_experts((1 + i % 5) << 20);
+    for (int i = 0; !stop.stop_requested(); ++i) {
+      engine->resize_experts((1 + i % 5) << 20);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
   });
   EXPECT_EQ(decoded(*engine, ids), expected);
   control.request_stop();

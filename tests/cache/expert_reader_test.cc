@@ -1,0 +1,124 @@
+// The order of reads is the order of need; guesses give way, are given up, and cost nothing else.
+#include "cache/expert_reader.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/cache/fake_source.h"
+
+namespace hotset::test {
+namespace {
+
+class ExpertReaderTest : public testing::Test {
+ protected:
+  // Waits until everything that was needed has landed; returns the experts as they came.
+  std::vector<int32_t> take(ExpertReader& reader, size_t count) {
+    std::vector<int32_t> experts;
+    std::vector<ExpertReader::Landed> landed(16);
+    while (experts.size() < count) {
+      const size_t now = reader.take_landed(landed);
+      for (size_t i = 0; i < now; ++i) {
+        experts.push_back(landed[i].id.expert);
+        reader.release(landed[i].read);
+      }
+    }
+    reader.verify();
+    return experts;
+  }
+  FakeSource source{2, 16};
+};
+
+TEST_F(ExpertReaderTest, WhatIsNeededIsReadBeforeWhatIsGuessed) {
+  ExpertReader reader(source, 1, 8);
+  source.hold({0, 0});
+  ASSERT_TRUE(reader.need({0, 0}, nullptr));
+  source.wait_until_held();  // the only thread is busy
+  reader.expect({1, 1});
+  reader.expect({1, 2});
+  ASSERT_TRUE(reader.need({0, 3}, nullptr));
+  ASSERT_TRUE(reader.need({1, 2}, nullptr));  // a guess that comes true goes ahead, too
+  source.hold({1, 1});
+  EXPECT_EQ(take(reader, 3).size(), 3u);
+  source.wait_until_held();  // the other guess is only read now
+  source.let_go();
+  const ReadAheadStats stats = reader.stats();
+  EXPECT_EQ(stats.guesses, 2);
+  EXPECT_EQ(stats.used, 1);
+  EXPECT_EQ(stats.needed, 3);
+}
+
+TEST_F(ExpertReaderTest, AGuessThatTheStepPassedByIsNotRead) {
+  ExpertReader reader(source, 1, 8);
+  source.hold({0, 0});
+  ASSERT_TRUE(reader.need({0, 0}, nullptr));
+  source.wait_until_held();
+  reader.expect({1, 1});
+  reader.drop_expected(1);
+  source.let_go();
+  take(reader, 1);
+  ASSERT_TRUE(reader.need({0, 2}, nullptr));
+  take(reader, 1);
+  EXPECT_EQ(source.reads[16 + 1], 0);
+  EXPECT_EQ(reader.stats().bytes_unused, 0);
+}
+
+TEST_F(ExpertReaderTest, AGuessGivenUpWhileItIsReadFreesItsLandingAfterwards) {
+  ExpertReader reader(source, 1, 2);
+  source.hold({1, 1});
+  reader.expect({1, 1});
+  source.wait_until_held();
+  reader.drop_expected(1);
+  reader.verify();
+  ASSERT_TRUE(reader.need({0, 1}, nullptr));
+  EXPECT_FALSE(reader.need({0, 2}, nullptr)) << "one landing is taken, the other not free yet";
+  source.let_go();
+  take(reader, 1);
+  ASSERT_TRUE(reader.need({0, 2}, nullptr));
+  take(reader, 1);
+  EXPECT_GT(reader.stats().bytes_unused, 0);
+}
+
+TEST_F(ExpertReaderTest, TheLatestGuessGivesWayToANeed) {
+  ExpertReader reader(source, 1, 3);
+  source.hold({0, 0});
+  ASSERT_TRUE(reader.need({0, 0}, nullptr));
+  source.wait_until_held();
+  reader.expect({1, 1});
+  reader.expect({1, 2});
+  reader.expect({1, 3});  // no landing is left: without effect
+  EXPECT_EQ(reader.stats().guesses, 2);
+  ASSERT_TRUE(reader.need({0, 5}, nullptr));
+  source.let_go();
+  take(reader, 2);
+  ASSERT_TRUE(reader.need({1, 1}, nullptr));
+  take(reader, 1);
+  EXPECT_EQ(source.reads[16 + 1], 1);
+  EXPECT_EQ(source.reads[16 + 2], 0);
+}
+
+TEST_F(ExpertReaderTest, WhatLandedBeforeItWasNeededHidItsReading) {
+  ExpertReader reader(source, 1, 4);
+  source.read_us = 5000;
+  reader.expect({0, 1});
+  while (source.reads[1] == 0) std::this_thread::yield();
+  ASSERT_TRUE(reader.need({0, 2}, nullptr));
+  take(reader, 1);  // the guess was under way first
+  ASSERT_TRUE(reader.need({0, 1}, nullptr));
+  take(reader, 1);
+  EXPECT_GT(reader.stats().hidden_ns, 3'000'000);
+  EXPECT_EQ(source.reads[1], 1);
+}
+
+TEST_F(ExpertReaderTest, AGuessThatFailsIsReadAgainWhenItIsNeeded) {
+  ExpertReader reader(source, 1, 4);
+  source.fail({0, 1});
+  reader.expect({0, 1});
+  while (source.reads[1] == 0) std::this_thread::yield();
+  ASSERT_TRUE(reader.need({0, 2}, nullptr));
+  take(reader, 1);
+  source.fail({-1, -1});
+  ASSERT_TRUE(reader.need({0, 1}, nullptr));
+  EXPECT_EQ(take(reader, 1), std::vector<int32_t>{1});
+}
+
+}  // namespace
+}  // namespace hotset::test
