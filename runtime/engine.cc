@@ -7,7 +7,6 @@
 
 #include "cache/background_fill.h"
 #include "kernels/check.h"
-#include "runtime/host/available_memory.h"
 #include "runtime/host/host_device.h"
 #include "runtime/model/expert_file_source.h"
 #include "runtime/model/expert_predictor.h"
@@ -34,14 +33,6 @@ CacheOptions cache_options(const ModelConfig& c, const EngineOptions& o, int64_t
               std::max(least, std::min(enough, kLandingBytesMax / landing_bytes)))};
 }
 
-// Direct where the file and what we take do not fit into memory together: the page cache would be
-// churned and never hit. Buffered where they do: the next start is warm.
-FileReads file_reads(uint64_t file_bytes, int64_t budget_bytes) {
-  const auto file = static_cast<int64_t>(file_bytes);
-  const bool fits = file + std::min(file, budget_bytes) <= available_memory();
-  return fits ? FileReads::kBuffered : FileReads::kDirect;
-}
-
 int64_t context_of(const ModelConfig& c, int64_t asked) {
   if (asked == 0) return std::min(c.max_position_embeddings, kDefaultContext);
   if (asked > c.max_position_embeddings) {
@@ -66,7 +57,6 @@ struct Engine::State {
   const KernelTable& kernels;
   const Weights weights;
   const std::unique_ptr<Sidecar> sidecar;
-  const FileReads reads;
   ExpertFileSource file_source;
   const std::unique_ptr<ExpertSidecarSource> sidecar_source;
   ExpertSource& source;
@@ -94,12 +84,11 @@ struct Engine::State {
         kernels(kernel_table_named(o.isa.c_str())),
         weights(std::move(w)),
         sidecar(std::move(packed)),
-        reads(file_reads(sidecar ? sidecar->file().size() : description.file_bytes(),
-                         o.expert_bytes)),
         // Fillers load. Beside a sidecar it only stands in for what is damaged.
-        file_source(description, sidecar ? 0 : pool.size(), reads),
-        sidecar_source(sidecar ? std::make_unique<ExpertSidecarSource>(*sidecar, file_source, reads)
-                               : nullptr),
+        file_source(description, sidecar ? 0 : pool.size(), o.io_threads, o.reads),
+        sidecar_source(sidecar
+                           ? std::make_unique<ExpertSidecarSource>(*sidecar, file_source, o.reads)
+                           : nullptr),
         source(sidecar ? static_cast<ExpertSource&>(*sidecar_source) : file_source),
         cache(
             source,

@@ -14,6 +14,7 @@
 #include "kernels/thread_pool.h"
 #include "runtime/model/sidecar.h"
 #include "runtime/session.h"
+#include "runtime/weights/landing_file.h"
 #include "runtime/weights/model_description.h"
 
 namespace hotset {
@@ -35,7 +36,8 @@ struct EngineOptions {
   KvType kv_type = KvType::kF16;
   int64_t expert_bytes = INT64_MAX;  // budget for routed experts in RAM
   PolicyOptions policy = {};         // who stays in RAM where not all experts do
-  FileReads reads = FileReads::kBuffered;  // of experts that steps need; direct: past the page cache
+  FileReads reads =
+      FileReads::kBuffered;  // of experts that steps need; direct: past the page cache
   Prefetch prefetch = Prefetch::kAuto;
   ExpertPredictor* predictor = nullptr;  // must outlive the engine; null: the next layer's router
   // Called by step() with what the user should know once: prefetch does not pay, and the like.

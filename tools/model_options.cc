@@ -19,6 +19,15 @@ double ms_since(std::chrono::steady_clock::time_point start) {
       .count();
 }
 
+// Past the page cache where the file and what we take do not fit into memory together: it would be
+// churned and never hit. Through it where they do: the next start is warm.
+FileReads reads_for(const MemoryPlan& plan, const ModelDescription& description,
+                    const MemoryBudget& budget) {
+  const auto file_bytes = static_cast<int64_t>(description.file_bytes());
+  const bool fits = !budget.room || plan.total() + file_bytes <= budget.room->bytes;
+  return fits ? FileReads::kBuffered : FileReads::kDirect;
+}
+
 }  // namespace
 
 void ModelOptions::add_to(CLI::App& command) {
@@ -85,8 +94,10 @@ LoadedModel load_model(const std::string& path, const Config& config,
   if (is_reference) description = reference(std::move(description));
   if (description.vocabulary) loaded.tokenizer.emplace(*description.vocabulary);
   loaded.budget = memory_budget(config, memory_room());
-  const EngineOptions options = engine_options(config, description, loaded.budget);
-  check_fits(Engine::plan(description, options), loaded.budget);
+  EngineOptions options = engine_options(config, description, loaded.budget);
+  const MemoryPlan plan = Engine::plan(description, options);
+  check_fits(plan, loaded.budget);
+  options.reads = reads_for(plan, description, loaded.budget);
   std::unique_ptr<Sidecar> sidecar;
   if (config.pack.sidecar == "auto" && !is_reference) {
     sidecar = find_or_write_sidecar(description, sidecar_places(description), SidecarLimits{});

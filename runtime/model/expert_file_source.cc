@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 
 #include "kernels/check.h"
 #include "runtime/model/pack_matrix.h"
+#include "runtime/weights/quantised/quantised.h"
 
 namespace hotset {
 
@@ -31,8 +31,8 @@ ExpertShape layer_shape(const LayerTensors& layer) {
   return expert_shape(shape(first.gate), shape(first.up), shape(first.down));
 }
 
-std::array<const MatrixSource*, 3> matrices(const ExpertSourceTensors& e) {
-  return {&e.gate, &e.up, &e.down};
+int64_t whole_pages(int64_t bytes) {
+  return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
 int64_t bytes_of(const MatrixSource& matrix, const RowRange& range) {
@@ -52,28 +52,46 @@ std::vector<ExpertShape> expert_shapes(const ModelDescription& description) {
   return shapes;
 }
 
-ExpertFileSource::ExpertFileSource(const ModelDescription& description, int loads, FileReads reads)
+ExpertFileSource::ExpertFileSource(const ModelDescription& description, int loads, int reads,
+                                   FileReads file_reads)
     : description_(description), shapes_(expert_shapes(description)) {
-  for (const LayerTensors& layer : description.layers) {
-    for (const ExpertSourceTensors& e : layer.experts) {
-      for (const MatrixSource* matrix : matrices(e)) {
-        staging_bytes_ = std::max(staging_bytes_, matrix->bytes());
+  bool is_quantised = false;
+  for (int32_t layer = 0; layer < layer_count(); ++layer) {
+    for (int32_t expert = 0; expert < experts_per_layer(); ++expert) {
+      for (int32_t part = 0; part < 3; ++part) {
+        const MatrixSource& m = matrix({layer, expert}, part);
+        staging_bytes_ = std::max(staging_bytes_, staging_bytes(m, m.n));
         int64_t landing = 0;
-        for (const RowRange& range : matrix->rows)
-          landing += landing_bytes_of(bytes_of(*matrix, range));
+        if (m.quantised != nullptr) {
+          is_quantised = true;
+          landing = whole_pages(place({layer, expert}, part).first.bytes);
+        } else {
+          for (const RowRange& range : m.rows) landing += landing_bytes_of(bytes_of(m, range));
+        }
         part_bytes_ = std::max(part_bytes_, landing);
       }
     }
   }
-  for (const File* file : description.files) files_.emplace_back(*file, reads);
-  idle_.assign(loads, std::vector<std::byte>(static_cast<size_t>(staging_bytes_)));
+  for (const File* file : description.files) files_.emplace_back(*file, file_reads);
+  idle_.assign(loads + (is_quantised ? reads : 0),
+               std::vector<std::byte>(static_cast<size_t>(staging_bytes_)));
 }
 
-int64_t ExpertFileSource::expert_bytes(int32_t layer) const {
-  return (shapes_[layer].bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+const MatrixSource& ExpertFileSource::matrix(ExpertId id, int32_t part) const {
+  const ExpertSourceTensors& e = description_.layers[id.layer].experts[id.expert];
+  return part == 0 ? e.gate : part == 1 ? e.up : e.down;
 }
 
-int64_t ExpertFileSource::load(ExpertId id, std::span<std::byte> slot) {
+// The packed shape of a part, and where it lies in the slot.
+std::pair<const PackedShape&, int64_t> ExpertFileSource::place(ExpertId id, int32_t part) const {
+  const ExpertShape& shape = shapes_[id.layer];
+  if (part == 0) return {shape.gate, shape.gate_at};
+  if (part == 1) return {shape.up, shape.up_at};
+  return {shape.down, shape.down_at};
+}
+
+template <class Body>
+void ExpertFileSource::with_staging(const Body& body) {
   std::vector<std::byte> staging;
   {
     const std::lock_guard lock(mutex_);
@@ -83,15 +101,35 @@ int64_t ExpertFileSource::load(ExpertId id, std::span<std::byte> slot) {
     }
   }
   staging.resize(static_cast<size_t>(staging_bytes_));
-  const ExpertSourceTensors& expert = description_.layers[id.layer].experts[id.expert];
-  const ExpertShape& shape = shapes_[id.layer];
-  HOTSET_CHECK(std::ssize(slot) >= shape.bytes, "a slot of another size class");
-  pack_matrix(expert.gate, shape.gate, staging.data(), slot.data() + shape.gate_at);
-  pack_matrix(expert.up, shape.up, staging.data(), slot.data() + shape.up_at);
-  pack_matrix(expert.down, shape.down, staging.data(), slot.data() + shape.down_at);
-  const std::lock_guard lock(mutex_);
-  idle_.push_back(std::move(staging));
-  return expert.gate.bytes() + expert.up.bytes() + expert.down.bytes();
+  const auto give_back = [&] {
+    const std::lock_guard lock(mutex_);
+    idle_.push_back(std::move(staging));
+  };
+  try {
+    body(staging.data());
+  } catch (...) {
+    give_back();
+    throw;
+  }
+  give_back();
+}
+
+int64_t ExpertFileSource::expert_bytes(int32_t layer) const {
+  return whole_pages(shapes_[layer].bytes);
+}
+
+int64_t ExpertFileSource::load(ExpertId id, std::span<std::byte> slot) {
+  HOTSET_CHECK(std::ssize(slot) >= shapes_[id.layer].bytes, "a slot of another size class");
+  int64_t bytes = 0;
+  with_staging([&](std::byte* staging) {
+    for (int32_t part = 0; part < parts(); ++part) {
+      const MatrixSource& m = matrix(id, part);
+      const auto [shape, at] = place(id, part);
+      pack_matrix(m, shape, staging, slot.data() + at);
+      bytes += m.bytes();
+    }
+  });
+  return bytes;
 }
 
 const LandingFile& ExpertFileSource::file_of(const RowRange& range) const {
@@ -100,14 +138,21 @@ const LandingFile& ExpertFileSource::file_of(const RowRange& range) const {
 }
 
 // The ranges of a matrix (nearly always one) end up behind each other, from where the first landed.
+// A quantised checkpoint's module is gathered from several tensors, so it is packed as it is read.
 int64_t ExpertFileSource::read(ExpertId id, int32_t part, std::byte* landing) {
-  const MatrixSource& matrix = *matrices(description_.layers[id.layer].experts[id.expert])[part];
+  const MatrixSource& m = matrix(id, part);
   landing += part * part_bytes_;
   int64_t bytes_read = 0;
   std::byte* end = nullptr;  // of what has come
   try {
-    for (const RowRange& range : matrix.rows) {
-      const int64_t offset = offset_of(matrix, range), bytes = bytes_of(matrix, range);
+    if (m.quantised != nullptr) {
+      with_staging(
+          [&](std::byte* staging) { pack_matrix(m, place(id, part).first, staging, landing); });
+      for (const TensorInfo* tensor : m.quantised->tensors()) tensor->file->check_unchanged();
+      return m.bytes();
+    }
+    for (const RowRange& range : m.rows) {
+      const int64_t offset = offset_of(m, range), bytes = bytes_of(m, range);
       bytes_read += file_of(range).read(offset, bytes, landing);
       std::byte* const begin = landing + offset % kPageBytes;
       if (end != nullptr) std::memmove(end, begin, static_cast<size_t>(bytes));
@@ -115,7 +160,7 @@ int64_t ExpertFileSource::read(ExpertId id, int32_t part, std::byte* landing) {
       landing += landing_bytes_of(bytes);
     }
   } catch (const Error& error) {
-    throw Error(fmt::format("{} (tensor {}: expert {} of layer {})", error.what(), matrix.name,
+    throw Error(fmt::format("{} (tensor {}: expert {} of layer {})", error.what(), m.name,
                             id.expert, id.layer));
   }
   return bytes_read;
@@ -123,25 +168,29 @@ int64_t ExpertFileSource::read(ExpertId id, int32_t part, std::byte* landing) {
 
 void ExpertFileSource::pack(ExpertId id, int32_t part, const std::byte* landing,
                             std::span<std::byte> slot) {
-  const MatrixSource& matrix = *matrices(description_.layers[id.layer].experts[id.expert])[part];
-  const ExpertShape& shape = shapes_[id.layer];
-  const PackedShape& packed = part == 0 ? shape.gate : part == 1 ? shape.up : shape.down;
-  const int64_t at = part == 0 ? shape.gate_at : part == 1 ? shape.up_at : shape.down_at;
-  const int64_t offset = offset_of(matrix, matrix.rows.front());
-  const std::byte* const source = landing + part * part_bytes_ + offset % kPageBytes;
+  const MatrixSource& m = matrix(id, part);
+  const auto [shape, at] = place(id, part);
+  landing += part * part_bytes_;
+  if (m.quantised != nullptr) {
+    std::memcpy(slot.data() + at, landing, static_cast<size_t>(shape.bytes));
+    return;
+  }
+  const int64_t offset = offset_of(m, m.rows.front());
   try {
-    pack_rows(packed, matrix.type, source, row_bytes(matrix.type, matrix.k), 0, matrix.n,
+    pack_rows(shape, m.type, landing + offset % kPageBytes, row_bytes(m.type, m.k), 0, m.n,
               slot.data() + at);
   } catch (const Error& error) {
     throw Error(fmt::format("{}: tensor {}: expert {} of layer {}, from offset {}: {}",
-                            matrix.rows.front().tensor->file->path(), matrix.name, id.expert,
-                            id.layer, offset, error.what()));
+                            m.rows.front().tensor->file->path(), m.name, id.expert, id.layer,
+                            offset, error.what()));
   }
 }
 
 void ExpertFileSource::expect(ExpertId id) {
-  const ExpertSourceTensors& expert = description_.layers[id.layer].experts[id.expert];
-  for (const MatrixSource* matrix : matrices(expert)) expect_rows(*matrix, 0, matrix->n);
+  for (int32_t part = 0; part < parts(); ++part) {
+    const MatrixSource& m = matrix(id, part);
+    expect_rows(m, 0, m.n);
+  }
 }
 
 }  // namespace hotset

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "cache/expert_source.h"
@@ -17,9 +18,9 @@ std::vector<ExpertShape> expert_shapes(const ModelDescription& description);
 
 class ExpertFileSource : public ExpertSource {
  public:
-  // `loads`: how many load() calls may be under way at once without allocating.
-  ExpertFileSource(const ModelDescription& description, int loads,
-                   FileReads reads = FileReads::kBuffered);
+  // `loads`, `reads`: how many load() and read() calls may be under way at once without allocating.
+  ExpertFileSource(const ModelDescription& description, int loads, int reads = 1,
+                   FileReads file_reads = FileReads::kBuffered);
 
   int32_t layer_count() const override { return static_cast<int32_t>(description_.layers.size()); }
   int32_t experts_per_layer() const override {
@@ -39,6 +40,10 @@ class ExpertFileSource : public ExpertSource {
 
  private:
   const LandingFile& file_of(const RowRange& range) const;
+  const MatrixSource& matrix(ExpertId id, int32_t part) const;
+  std::pair<const PackedShape&, int64_t> place(ExpertId id, int32_t part) const;
+  template <class Body>
+  void with_staging(const Body& body);
 
   const ModelDescription& description_;
   std::vector<ExpertShape> shapes_;
@@ -46,7 +51,7 @@ class ExpertFileSource : public ExpertSource {
   int64_t staging_bytes_ = 0;  // the largest matrix in source form
   int64_t part_bytes_ = 0;     // of a landing: the largest matrix, wherever its ranges begin
 
-  // Read buffers, one for each load under way. All exist from the start: which thread happens to
+  // Buffers, one for each load under way. All exist from the start: which thread happens to
   // load beside which is chance, and a token must not allocate.
   std::mutex mutex_;
   std::vector<std::vector<std::byte>> idle_;

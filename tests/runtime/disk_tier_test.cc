@@ -182,7 +182,7 @@ TEST_F(ChangedFileTest, EveryWayOfReadingBringsTheSameBytes) {
   const std::string sidecar_path = folder_ / "s.hotset";
   write_sidecar(description, sidecar_path, [](int64_t, int64_t) {});
   for (const FileReads reads : {FileReads::kBuffered, FileReads::kDirect}) {
-    ExpertFileSource file(description, 1, reads);
+    ExpertFileSource file(description, 1, 1, reads);
     Sidecar sidecar(sidecar_path, description, [](const std::string& d) { FAIL() << d; });
     ExpertSidecarSource packed(sidecar, file, reads);
     const auto bytes = static_cast<size_t>(file.shapes()[0].bytes);
