@@ -10,16 +10,6 @@
 
 namespace hotset {
 
-// One value for each plane of a packed matrix, in the order in which the planes lie.
-template <class T>
-struct Planes {
-  T codes = {}, high = {}, scales = {}, sub_scales = {}, offsets = {}, sub_offsets = {};
-  T factors = {};
-};
-
-// Bytes that one row group takes in each plane; 0 where the format has no such plane.
-Planes<int64_t> group_bytes(const PackedShape& shape);
-
 // Up to 8 rows of a matrix in the file's form.
 struct RowGroup {
   const std::byte* source = nullptr;

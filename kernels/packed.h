@@ -108,6 +108,16 @@ struct PackedShape {
 
 PackedShape packed_shape(const PackedFormat& format, int64_t n, int64_t k);
 
+// One value for each plane of a packed matrix, in the order in which the planes lie.
+template <class T>
+struct Planes {
+  T codes = {}, high = {}, scales = {}, sub_scales = {}, offsets = {}, sub_offsets = {};
+  T factors = {};
+};
+
+// Bytes that one row group takes in each plane; 0 where the format has no such plane.
+Planes<int64_t> group_bytes(const PackedShape& shape);
+
 // A view of a packed matrix; `data` is aligned to 64 bytes.
 struct PackedMatrix {
   PackedShape shape;

@@ -30,52 +30,43 @@ struct Constants {
   Ints bias[2];  // minus the bias, as half_weights of a unit (block 32), or of its two cells
 };
 
-// Of a block's scales of 8 rows, in their plane.
-inline int64_t bytes_of(ScaleKind scale) {
-  switch (scale) {
-    case ScaleKind::kNone:
-      return 0;
-    case ScaleKind::kE8M0:
-    case ScaleKind::kE4M3:
-      return 8;
-    case ScaleKind::kF32:
-      return 32;
-    default:
-      return 16;
+// Makes the sets of a matrix. What they share is worked out once: a set is a microsecond's work,
+// and its divisions were 4 % of that.
+class GroupSets {
+ public:
+  explicit GroupSets(const RowDotArgs& args)
+      : args_(args),
+        bytes_(group_bytes(args.matrix.shape)),
+        ahead_(rows::kGroups * sets_ahead(rows::kGroups * bytes_.codes)) {
+    constexpr int kWholeRow = 31;
+    const PackedFormat& format = args.matrix.shape.format;
+    shared_.units = args.matrix.shape.units();
+    shared_.scale_kind = format.scale;
+    shared_.scale_shift = format.block == 0 ? kWholeRow : __builtin_ctz(format.block) - 5;
+    shared_.zero_shift = format.offset == OffsetKind::kZeroPoint ? shared_.scale_shift : kWholeRow;
   }
-}
 
-inline GroupSet make_set(const RowDotArgs& args, int64_t group) {
-  const PackedShape& s = args.matrix.shape;
-  GroupSet set;
-  set.units = (s.k + 31) / 32;
-  const int64_t length = s.format.block == 0 ? set.units * 32 : s.format.block;
-  const int64_t blocks = (s.k + length - 1) / length;
-  const int64_t super_bytes = (s.k + 255) / 256 * 16;
-  const bool two_level =
-      s.format.scale == ScaleKind::kTwoLevelU8 || s.format.scale == ScaleKind::kTwoLevelI8;
-  const int64_t scale_bytes = blocks * bytes_of(s.format.scale);
-  const int64_t offset_bytes = s.format.offset == OffsetKind::kTwoLevelU8  ? super_bytes
-                               : s.format.offset == OffsetKind::kZeroPoint ? blocks * 8
-                               : s.format.offset == OffsetKind::kZeroOfRow ? 8
-                                                                           : blocks * 16;
-  const int64_t code_bytes = set.units * (s.format.layout == Layout::kP8 ? 256 : 128);
-  const int64_t ahead = rows::kGroups * sets_ahead(rows::kGroups * code_bytes);
-  const auto plane = [&](int64_t offset, int64_t stride) {
-    return plane_at(args, offset, stride, group, ahead);
-  };
-  set.codes = plane(s.codes, code_bytes);
-  set.high = plane(s.high, set.units * 64);
-  set.scales = plane(s.scales, two_level ? super_bytes : scale_bytes);
-  set.sub_scales = plane(s.sub_scales, blocks * 8);
-  set.offsets = plane(s.offsets, offset_bytes);
-  set.sub_offsets = plane(s.sub_offsets, blocks * 8);
-  constexpr int kWholeRow = 31;
-  set.scale_kind = s.format.scale;
-  set.scale_shift = s.format.block == 0 ? kWholeRow : __builtin_ctz(s.format.block) - 5;
-  set.zero_shift = s.format.offset == OffsetKind::kZeroPoint ? set.scale_shift : kWholeRow;
-  return set;
-}
+  GroupSet at(int64_t group) const {
+    const PackedShape& s = args_.matrix.shape;
+    const auto plane = [&](int64_t offset, int64_t bytes) {
+      return plane_at(args_, offset, bytes, group, ahead_);
+    };
+    GroupSet set = shared_;
+    set.codes = plane(s.codes, bytes_.codes);
+    set.high = plane(s.high, bytes_.high);
+    set.scales = plane(s.scales, bytes_.scales);
+    set.sub_scales = plane(s.sub_scales, bytes_.sub_scales);
+    set.offsets = plane(s.offsets, bytes_.offsets);
+    set.sub_offsets = plane(s.sub_offsets, bytes_.sub_offsets);
+    return set;
+  }
+
+ private:
+  const RowDotArgs& args_;
+  const Planes<int64_t> bytes_;
+  const int64_t ahead_;
+  GroupSet shared_ = {};
+};
 
 // Codes: what turns a unit's codes into eight byte vectors, vector j for inputs 4j .. 4j+3.
 struct Nibbles {

@@ -358,10 +358,10 @@ Kernels choose(const PackedFormat& format, Constants& constants) {
 
 // A tile of tokens, from `token` on, times the `count` sets from `group` on. Returns how many row
 // groups those are.
-int64_t dot_tile(const RowDotArgs& args, const Kernels& kernels, const Constants& constants,
-                 int64_t group, int count, int64_t token, Tile& tile) {
+int64_t dot_tile(const RowDotArgs& args, const GroupSets& matrix, const Kernels& kernels,
+                 const Constants& constants, int64_t group, int count, int64_t token, Tile& tile) {
   GroupSet sets[kTileSets];
-  for (int s = 0; s < count; ++s) sets[s] = make_set(args, group + s * rows::kGroups);
+  for (int s = 0; s < count; ++s) sets[s] = matrix.at(group + s * rows::kGroups);
   const DotSets dot = tile.tokens == 1 ? kernels.token : count == 1 ? kernels.one : kernels.several;
   dot(sets, constants, args.quantised, tile);
   for (int64_t t = 0; t < tile.tokens; ++t) {
@@ -377,6 +377,7 @@ int64_t dot_tile(const RowDotArgs& args, const Kernels& kernels, const Constants
 void row_dot_quantised(const RowDotArgs& args) {
   Constants constants;
   const Kernels kernels = choose(args.matrix.shape.format, constants);
+  const GroupSets matrix(args);
   const QuantisedRows& x = args.quantised;
   constexpr int64_t kStep = kTileSets * rows::kGroups;
   const int64_t step_bytes = (args.matrix.shape.k + 31) / 32 * 160 * kStep;
@@ -395,7 +396,8 @@ void row_dot_quantised(const RowDotArgs& args) {
       }
       for (int64_t group = begin; group < end;) {
         const bool is_several = tile.tokens > 1 && end - group > (kTileSets - 1) * rows::kGroups;
-        group += dot_tile(args, kernels, constants, group, is_several ? kTileSets : 1, token, tile);
+        group += dot_tile(args, matrix, kernels, constants, group, is_several ? kTileSets : 1,
+                          token, tile);
       }
       token += tile.tokens;
     }
