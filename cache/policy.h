@@ -38,7 +38,7 @@ class Policy {
 
   // Offers residents one after another, the one it would rather lose first, until `accept` returns
   // true. The cache refuses what is leased, what the running event needs, what was read ahead and
-  // not used yet, and the last top_k of a layer. Returns the accepted one; none if all were
+  // not used yet, and the last top_k of another layer. Returns the accepted one; none if all were
   // refused. Shrinking a tier is asking for as many victims as slots have to go.
   virtual std::optional<ExpertId> offer_victims(const std::function<bool(ExpertId)>& accept) = 0;
 

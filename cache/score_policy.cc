@@ -14,7 +14,7 @@ constexpr double kGainHalfLife = 256;     // of what a shadow has won
 constexpr int64_t kChooseEvery = 64;      // tokens
 // Another half-life must be this much better: each is a good one, and going back and forth is not.
 constexpr double kClearly = 1.005;
-constexpr int32_t kSampledLayers = 4;
+constexpr int32_t kSampledExperts = 2048;
 
 }  // namespace
 
@@ -38,54 +38,57 @@ bool PricedUse::admits(int32_t newcomer, int32_t victim, double lambda) const {
 }
 
 HalfLifeShadows::HalfLifeShadows(const PolicyShape& shape)
-    : experts_(shape.experts_per_layer),
-      top_k_(shape.top_k),
-      place_(shape.layer_count, -1),
-      is_picked_(shape.experts_per_layer) {
-  const auto own = static_cast<int32_t>(shape.layers.size());
-  const int32_t wanted = std::min(own, kSampledLayers);
-  for (; sampled_ < wanted; ++sampled_) {
-    place_[shape.layers[(2 * sampled_ + 1) * own / (2 * wanted)]] = sampled_;
-  }
+    : top_k_(shape.top_k),
+      stride_(std::clamp(
+          static_cast<int32_t>(shape.layers.size()) * shape.experts_per_layer / kSampledExperts, 4,
+          16)),
+      experts_((shape.experts_per_layer + stride_ - 1) / stride_),
+      place_(shape.layer_count, -1) {
+  int32_t layers = 0;
+  for (const int32_t layer : shape.layers) place_[layer] = layers++;
+  picks_.reserve(experts_);
+  is_picked_.resize(static_cast<size_t>(layers) * experts_);
   for (const double half_life : kHalfLives) {
-    shadows_.push_back({PricedUse(sampled_ * experts_, half_life)});
+    shadows_.push_back({PricedUse(layers * experts_, half_life)});
   }
 }
 
 void HalfLifeShadows::use(int32_t layer, std::span<const Pick> picks, int64_t now,
                           double resident_share) {
-  if (place_[layer] < 0) return;
-  const double decay = std::exp2(-static_cast<double>(now - now_) / kGainHalfLife);
+  // Every stride-th expert, of each layer others: a popular place in all layers does not count for
+  // more.
+  picks_.clear();
+  for (const Pick& pick : picks) {
+    if (pick.expert % stride_ != layer % stride_) continue;
+    picks_.push_back({place_[layer] * experts_ + pick.expert / stride_, pick.rank});
+  }
+  const double decay =
+      now == now_ ? 1.0 : std::exp2(-static_cast<double>(now - now_) / kGainHalfLife);
   now_ = now;
-  const auto slots = static_cast<int32_t>(resident_share * sampled_ * experts_);
-  for (const Pick& pick : picks) is_picked_[pick.expert] = 1;
+  const auto slots = static_cast<int32_t>(resident_share * static_cast<double>(is_picked_.size()));
+  for (const Pick& pick : picks_) is_picked_[pick.expert] = 1;
   for (Shadow& shadow : shadows_) {
     shadow.use.advance(now);
     shadow.gain *= decay;
-    replay(shadow, picks, place_[layer] * experts_, slots);
+    replay(shadow, slots);
   }
-  for (const Pick& pick : picks) is_picked_[pick.expert] = 0;
+  for (const Pick& pick : picks_) is_picked_[pick.expert] = 0;
 }
 
-void HalfLifeShadows::replay(Shadow& shadow, std::span<const Pick> picks, int32_t first,
-                             int32_t slots) {
+void HalfLifeShadows::replay(Shadow& shadow, int32_t slots) {
   VictimOrder& order = shadow.use.scores.order();
-  const auto is_free = [&](int32_t i) {
-    return i < first || i >= first + experts_ || !is_picked_[i - first];
-  };
-  for (const Pick& pick : picks) {
-    shadow.use.scores.use(first + pick.expert, ScorePolicy::weight(pick.rank, top_k_));
-    if (order.contains(first + pick.expert)) ++shadow.gain;
+  for (const Pick& pick : picks_) {
+    shadow.use.scores.use(pick.expert, ScorePolicy::weight(pick.rank, top_k_));
+    if (order.contains(pick.expert)) ++shadow.gain;
   }
-  for (const Pick& pick : picks) {
-    const int32_t i = first + pick.expert;
-    if (order.contains(i)) continue;
+  for (const Pick& pick : picks_) {
+    if (order.contains(pick.expert)) continue;
     if (order.size() >= slots) {
-      const int32_t victim = order.offer(is_free);
-      if (victim < 0 || !shadow.use.admits(i, victim, lambda_)) continue;
+      const int32_t victim = order.offer([&](int32_t i) { return !is_picked_[i]; });
+      if (victim < 0 || !shadow.use.admits(pick.expert, victim, lambda_)) continue;
       shadow.use.evict(victim);
     }
-    order.insert(i);
+    order.insert(pick.expert);
     shadow.gain -= lambda_;
   }
   while (order.size() > slots) shadow.use.evict(order.offer([](int32_t) { return true; }));

@@ -274,12 +274,13 @@ TEST(ScorePolicyTest, APriceRefusesWhatHardlyPays) {
 // A text whose experts come back after `period` tokens, with as many others in between.
 double half_life_after(int64_t period) {
   ScorePolicy policy({1, 512, 1, {0}}, 0.0);
-  for (int32_t e = 0; e < 8; ++e) policy.admit({0, e});
+  for (int32_t e = 0; e < 32; ++e) policy.admit({0, e});
   std::mt19937 random(5);
   for (int64_t now = 0; now < 4000; ++now) {
     // Two uses on end, then a pause: who forgets fast keeps those who had one use in the pause.
-    const auto e = static_cast<int32_t>(now / 2 % period);
-    const auto one_off = static_cast<int32_t>(100 + random() % 400);
+    // All are among the sampled ones, every fourth.
+    const auto e = static_cast<int32_t>(4 * (now / 2 % period));
+    const auto one_off = static_cast<int32_t>(4 * (25 + random() % 100));
     policy.use(0, now % 3 == 2 ? picks({one_off}) : picks({e}), now);
   }
   return policy.half_life();
