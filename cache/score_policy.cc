@@ -111,7 +111,7 @@ ScorePolicy::ScorePolicy(PolicyShape shape, double half_life)
       shadows_(half_life > 0 ? nullptr : std::make_unique<HalfLifeShadows>(shape_)) {}
 
 double ScorePolicy::weight(int32_t rank, int32_t top_k) {
-  constexpr double kSpread = 0.5;  // the first rank's weight over the mean
+  constexpr double kSpread = 0.25;  // the first rank's weight over the mean
   if (top_k < 2) return 1.0;
   return 1.0 + kSpread - 2.0 * kSpread * std::min(rank, top_k - 1) / (top_k - 1);
 }

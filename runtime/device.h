@@ -97,6 +97,8 @@ class Device {
 
   // Top-k of the router's logits with their weights; the lower index wins a tie.
   virtual void route(const Routing& routing, Rows logits) = 0;
+  // The weights of given picks: the softmax of their logits.
+  virtual void weigh(const Routing& routing, Rows logits) = 0;
   // The picks of a layer are known: what has to be fetched for them may be on its way while other
   // work is done.
   virtual void begin_experts(int32_t layer, const Routing& routing, StepKind kind) = 0;

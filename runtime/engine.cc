@@ -48,6 +48,21 @@ bool has_delta_net(const ModelDescription& d) {
                      [](const LayerTensors& l) { return l.is_delta_net; });
 }
 
+// A step's own observer and the engine's watcher as one.
+struct WatchedObserver : StepObserver {
+  StepObserver *own = nullptr, *watcher = nullptr;
+
+  void on_hidden(int32_t layer, const float* x, int64_t rows) override {
+    if (own) own->on_hidden(layer, x, rows);
+    watcher->on_hidden(layer, x, rows);
+  }
+  void on_routing(int32_t layer, const int32_t* experts, const float* weights,
+                  int64_t rows) override {
+    if (own) own->on_routing(layer, experts, weights, rows);
+    watcher->on_routing(layer, experts, weights, rows);
+  }
+};
+
 }  // namespace
 
 struct Engine::State {
@@ -70,6 +85,7 @@ struct Engine::State {
   ExpertPredictor* const predictor;
   StepGuard guard;  // of prefetch
   MemoryPlan plan;
+  WatchedObserver watched;
   std::vector<int32_t> tokens, logit_rows;
   std::vector<RowRun> runs;
   std::vector<BatchRow> fed;           // feed's rows
@@ -225,6 +241,12 @@ int64_t Engine::context() const {
 int64_t Engine::rows_per_step() const {
   return state_->rows_max;
 }
+void Engine::watch(StepObserver* watcher) {
+  state_->watched.watcher = watcher;
+}
+void Engine::force_routing(ForcedRouting forced) {
+  state_->forward.moe().force_routing(std::move(forced));
+}
 CacheStats Engine::cache_stats() const {
   return state_->cache.stats();
 }
@@ -250,7 +272,9 @@ std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver
   s.check_rows(rows);
   s.plan_runs(rows);
   for (const BatchRow& row : rows) s.device.resize_sequence(row.session->state_, row.position + 1);
-  const Rows logits = s.run({s.tokens, s.runs, s.logit_rows}, observer);
+  s.watched.own = observer;
+  const Rows logits = s.run({s.tokens, s.runs, s.logit_rows},
+                            s.watched.watcher ? &s.watched : observer);
   for (const BatchRow& row : rows) row.session->position_ = row.position + 1;
   return {logits.data, static_cast<size_t>(logits.rows * logits.width)};
 }

@@ -78,6 +78,10 @@ class StepObserver {
                           int64_t rows) = 0;
 };
 
+// Picks that take the place of the router's own: writes [rows][k] distinct experts, heaviest first.
+// Their weights are the softmax of the router's logits over them.
+using ForcedRouting = std::function<void(int32_t layer, int32_t* experts, int64_t rows)>;
+
 class Engine {
  public:
   // `progress(bytes done, bytes in all, what)` is called while weights are read; it may throw to
@@ -113,6 +117,11 @@ class Engine {
   // sessions where they were, except that a session with recurrent state must then be restored from
   // a snapshot or reset.
   std::span<const float> step(std::span<const BatchRow> rows, StepObserver* observer = nullptr);
+
+  // Shows every step to `watcher`, besides the step's own observer; nullptr: to nobody.
+  void watch(StepObserver* watcher);
+  // For measurements on weights that mean nothing (hotset bench --routing); empty: the router's.
+  void force_routing(ForcedRouting forced);
 
   // Another budget for routed experts: the best stay. Any thread; waits for a running layer.
   void resize_experts(int64_t bytes);

@@ -2,13 +2,13 @@
 // step could run (ready) and again when every expert is resident, before anything else is done.
 // Token ids are pseudo-random with a fixed seed (so files without a vocabulary work, and routing is
 // spread). The session is filled to
-// --depth untimed. One warm-up, in which logits are checked to be finite, then -r repetitions,
-// each: the memory's read bandwidth (1 GiB summed by as many threads, once on huge pages and once
-// on 4 KiB pages), then a prompt of -p tokens at once (prefill), then -n tokens one by one
-// (decode), both from the same depth. Reported are minimum, median and maximum; decode's GB/s are
-// the bytes of weights a token must read times the median rate. Peak memory and the share of
-// weights, caches and workspace that is on huge pages are read before the bandwidth's own buffers
-// are made.
+// --depth untimed. --routing goes on in its trace from phase to phase and begins again at its end.
+// One warm-up, in which logits are checked to be finite, then -r repetitions, each: the memory's
+// read bandwidth (1 GiB summed by as many threads, once on huge pages and once on 4 KiB pages),
+// then a prompt of -p tokens at once (prefill), then -n tokens one by one (decode), both from the
+// same depth. Reported are minimum, median and maximum; decode's GB/s are the bytes of weights a
+// token must read times the median rate. Peak memory and the share of weights, caches and workspace
+// that is on huge pages are read before the bandwidth's own buffers are made.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -26,6 +26,7 @@
 #include "tools/huge_pages.h"
 #include "tools/interrupt.h"
 #include "tools/model_options.h"
+#include "tools/routing_player.h"
 #include "tools/samples.h"
 #include "tools/size.h"
 
@@ -36,6 +37,8 @@ struct BenchOptions {
   ModelOptions model;
   int64_t prompt = 512, generate = 128, repetitions = 5, depth = 0;
   bool kernels = false, json = false;
+  std::string routing;  // a trace whose picks take the place of the router's
+  std::optional<double> predict_recall;
   std::string only;  // kernels whose name and type contain this
 };
 
@@ -134,22 +137,32 @@ void print_table(const LoadedModel& model, const Samples& prefill, const Samples
       out["read_gbps_4k"].get<double>());
   const CacheStats& cache = engine.cache_stats();
   fmt::print(
-      "ready in {:.0f} ms, resident in {:.0f} ms, peak memory {}{}, expert hit rate {:.1f} %\n",
-      model.load_ms, out["resident_ms"].get<double>(), human_bytes(out["peak_rss_bytes"]),
-      describe_huge_pages(out["huge_page_share"]), 100 * cache.hit_rate());
+      "routing {}, expert hit rate {:.1f} %\nready in {:.0f} ms, resident in {:.0f} ms, peak "
+      "memory {}{}\n",
+      out["routing"].get<std::string>(), 100 * cache.hit_rate(), model.load_ms,
+      out["resident_ms"].get<double>(), human_bytes(out["peak_rss_bytes"]),
+      describe_huge_pages(out["huge_page_share"]));
   const PrefetchStats p = engine.cache().prefetch_stats();
   if (p.reads.needed == 0) return;
   fmt::print(
-      "steps waited {:.2f} s for {} reads; prefetch is {}: {:.0f} % of its guesses were picked "
-      "({:.0f} % of the picks), {} reads ahead of which {} were used, {:.2f} s of reading hidden\n",
+      "steps waited {:.2f} s for {} reads; prefetch ({}) is {}: {:.0f} % of its guesses were "
+      "picked ({:.0f} % of the picks), {} reads ahead of which {} were used, {:.2f} s of reading "
+      "hidden\n",
       static_cast<double>(p.reads.waited_ns) / 1e9, p.reads.needed,
-      engine.is_prefetching() ? "on" : "off", 100 * p.precision(), 100 * p.recall(),
-      p.reads.guesses, p.reads.used, static_cast<double>(p.reads.hidden_ns) / 1e9);
+      out["prefetch"]["predictor"].get<std::string>(), engine.is_prefetching() ? "on" : "off",
+      100 * p.precision(), 100 * p.recall(), p.reads.guesses, p.reads.used,
+      static_cast<double>(p.reads.hidden_ns) / 1e9);
 }
 
-nlohmann::ordered_json prefetch_json(const Engine& engine) {
+std::string predictor_name(const BenchOptions& options) {
+  if (!options.predict_recall) return "the next layer's router";
+  return fmt::format("drawn from the trace with recall {}", *options.predict_recall);
+}
+
+nlohmann::ordered_json prefetch_json(const Engine& engine, const std::string& predictor) {
   const PrefetchStats p = engine.cache().prefetch_stats();
   return {{"on", engine.is_prefetching()},
+          {"predictor", predictor},
           {"precision", p.precision()},
           {"recall", p.recall()},
           {"guessed_reads", p.reads.guesses},
@@ -178,9 +191,26 @@ void run_bench(const BenchOptions& options) {
   }
   if (options.prompt + options.generate == 0) throw ConfigError("-p and -n are both 0");
 
-  const LoadedModel model = load_model(options.model.model, config);
+  std::optional<RoutingPlayer> routing;
+  std::optional<DrawnPredictor> predictor;
+  const LoadedModel model = load_model(
+      options.model.model, config,
+      [&](const ModelDescription& description, EngineOptions& engine_options) {
+        const ModelConfig& c = description.config;
+        if (options.routing.empty()) return;
+        routing.emplace(options.routing, c);
+        if (!options.predict_recall) return;
+        const auto experts = static_cast<int32_t>(c.num_experts);
+        engine_options.predictor = &predictor.emplace(*routing, experts, *options.predict_recall);
+      });
   const double resident_ms = model.wait_until_resident();
   Engine& engine = *model.engine;
+  if (routing) {
+    engine.force_routing([&](int32_t layer, int32_t* experts, int64_t rows) {
+      routing->play(layer, experts, rows);
+    });
+  }
+  const std::unique_ptr<TraceRecorder> trace = options.model.record(engine);
   Bench bench(engine, options);
   if (options.prompt > 0) bench.prefill_tps();
   if (options.generate > 0) bench.decode_tps();
@@ -209,10 +239,14 @@ void run_bench(const BenchOptions& options) {
       {"read_gbps", read.at(.5)},
       {"read_gbps_4k", read_4k.at(.5)},
       {"huge_page_share", huge_share},
+      {"hit_rate", engine.cache_stats().hit_rate()},
+      {"expert_misses", engine.cache_stats().misses},
+      {"bytes_read", engine.cache_stats().bytes_read},
+      {"routing", options.routing.empty() ? "router" : "forced from " + options.routing},
       {"load_ms", model.load_ms},
       {"resident_ms", resident_ms},
       {"peak_rss_bytes", peak_rss},
-      {"prefetch", prefetch_json(engine)},
+      {"prefetch", prefetch_json(engine, predictor_name(options))},
       {"isa", engine.isa()},
       {"threads", engine.threads()}};
   if (options.json) {
@@ -245,9 +279,20 @@ void add_bench_command(CLI::App& app) {
   command->add_option("--depth", o->depth, "tokens in the session before either begins")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
+  command
+      ->add_option("--routing", o->routing,
+                   "picks of this trace, of a model of the same shape, instead of the router's")
+      ->excludes("--kernels");
+  command
+      ->add_option("--predict-recall", o->predict_recall,
+                   "with --routing: guesses drawn from the trace with this recall, instead of "
+                   "the next layer's router")
+      ->needs("--routing")
+      ->check(CLI::Range(0.0, 1.0));
   command->add_flag("--json", o->json, "one JSON object on stdout");
   command->footer(
       "Example:\n  hotset bench -m model.gguf -p 512 -n 128 -r 5 --threads 2\n"
+      "  hotset bench -m synthetic.gguf -p 0 --ram 20% --routing chat.trace\n"
       "  hotset bench --kernels --set cpu.isa=avx2");
   command->callback([o] { run_bench(*o); });
 }

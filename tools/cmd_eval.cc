@@ -109,6 +109,7 @@ void run_eval(const EvalOptions& options) {
 
   model.wait_until_resident();
   EvalRecorder recorder(engine.config(), tokens, options.files);
+  const std::unique_ptr<TraceRecorder> trace = options.model.record(engine);
   Session session = engine.open_session();
   const auto start = std::chrono::steady_clock::now();
   feed(

@@ -145,18 +145,21 @@ void run_run(const RunOptions& options) {
   }
 
   std::optional<ChatTemplate> format;
-  LoadedModel model = load_model(options.model.model, config, [&](const ModelDescription& opened) {
-    if (!opened.vocabulary) {
-      throw Error(opened.path +
-                  ": has no vocabulary (tokenizer.ggml.model is no_vocab), so text cannot be run; "
-                  "eval --ids and bench work on token ids");
-    }
-    format = template_of(config, options, opened);
-  });
+  LoadedModel model =
+      load_model(options.model.model, config, [&](const ModelDescription& opened, EngineOptions&) {
+        if (!opened.vocabulary) {
+          throw Error(
+              opened.path +
+              ": has no vocabulary (tokenizer.ggml.model is no_vocab), so text cannot be run; "
+              "eval --ids and bench work on token ids");
+        }
+        format = template_of(config, options, opened);
+      });
   const ModelDescription& description = model.engine->description();
   const bool talks = !options.json && !options.quiet;
   if (talks) fmt::print(stderr, "{}\n", describe_plan(model.engine->memory_plan(), model.budget));
 
+  const std::unique_ptr<TraceRecorder> recorder = options.model.record(*model.engine);
   Sampler sampler(sampler_options(config.sampler, description.generation),
                   samplable_ids(*model.tokenizer, description.config.vocab_size));
   if (talks && sampler.options().temperature > 0) {

@@ -13,6 +13,8 @@ void add_inspect_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_quantize_command(CLI::App& app);
 void add_pack_command(CLI::App& app);
+void add_simulate_command(CLI::App& app);
+void add_trace_command(CLI::App& app);
 void add_config_command(CLI::App& app);
 
 }  // namespace hotset

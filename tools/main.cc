@@ -34,6 +34,8 @@ int run(int argc, char** argv) {
   hotset::add_quantize_command(app);
   hotset::add_pack_command(app);
   hotset::add_config_command(app);
+  hotset::add_simulate_command(app);
+  hotset::add_trace_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

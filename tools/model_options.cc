@@ -37,9 +37,15 @@ void ModelOptions::add_to(CLI::App& command) {
                      "positions a session can hold (default: the model's, up to 8192)");
   command.add_option("--ram", ram,
                      "memory for routed experts: 16GiB, 16GB, 50% (default: what fits)");
+  command.add_option("--trace", trace,
+                     "record which experts are picked, for hotset simulate and hotset trace");
   command.add_option("--config", config_file, "a YAML file of settings (see configs/default.yaml)");
   command.add_option("--set", sets, "one setting: key=value; may be repeated")
       ->allow_extra_args(false);
+}
+
+std::unique_ptr<TraceRecorder> ModelOptions::record(Engine& engine) const {
+  return trace.empty() ? nullptr : std::make_unique<TraceRecorder>(trace, engine);
 }
 
 Config ModelOptions::config() const {
@@ -85,16 +91,16 @@ EngineOptions engine_options(const Config& config, const ModelDescription& descr
 }
 
 LoadedModel load_model(const std::string& path, const Config& config,
-                       const std::function<void(const ModelDescription&)>& check,
+                       const std::function<void(const ModelDescription&, EngineOptions&)>& prepare,
                        bool is_reference) {
   LoadedModel loaded;
   loaded.start = std::chrono::steady_clock::now();
   ModelDescription description = open_model(path);
-  if (check) check(description);
   if (is_reference) description = reference(std::move(description));
   if (description.vocabulary) loaded.tokenizer.emplace(*description.vocabulary);
   loaded.budget = memory_budget(config, memory_room());
   EngineOptions options = engine_options(config, description, loaded.budget);
+  if (prepare) prepare(description, options);
   const MemoryPlan plan = Engine::plan(description, options);
   check_fits(plan, loaded.budget);
   options.reads = reads_for(plan, description, loaded.budget);

@@ -15,6 +15,7 @@
 #include "runtime/tokenizer/tokenizer.h"
 #include "tools/config.h"
 #include "tools/memory_budget.h"
+#include "tools/trace_recorder.h"
 
 namespace hotset {
 
@@ -28,8 +29,12 @@ struct ModelOptions {
   std::optional<int64_t> ctx;
   std::optional<std::string> ram;
 
+  std::string trace;  // a file to record the routing into; "": none
+
   void add_to(CLI::App& command);
   Config config() const;  // checked
+  // Records what the engine picks from now on; nothing if no trace was asked for.
+  std::unique_ptr<TraceRecorder> record(Engine& engine) const;
 };
 
 int compute_threads(const Config& config);
@@ -50,11 +55,13 @@ struct LoadedModel {
   double wait_until_resident() const;
 };
 // Uses or writes a sidecar as pack.sidecar says (tools/sidecars.h). Shows progress on a terminal;
-// Interrupted on Ctrl-C. `check` sees what the model is before its weights are read, and may throw.
-// `is_reference`: with float32 weights (model_description.h), which no sidecar holds.
-LoadedModel load_model(const std::string& path, const Config& config,
-                       const std::function<void(const ModelDescription&)>& check = {},
-                       bool is_reference = false);
+// Interrupted on Ctrl-C. `prepare` sees what the model is before its weights are read; it may
+// throw, and change what the engine is made with. `is_reference`: with float32 weights
+// (model_description.h), which no sidecar holds.
+LoadedModel load_model(
+    const std::string& path, const Config& config,
+    const std::function<void(const ModelDescription&, EngineOptions&)>& prepare = {},
+    bool is_reference = false);
 
 // The whole of a file, or of standard input for "-". Throws Error naming it.
 std::string read_text(const std::string& path);

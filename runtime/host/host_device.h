@@ -42,6 +42,7 @@ class HostDevice : public Device {
   void delta_net(const Activations& out, const DeltaNetWeights& w, Rows qkv, Rows z, Rows ba,
                  std::span<const RowRun> runs) override;
   void route(const Routing& routing, Rows logits) override;
+  void weigh(const Routing& routing, Rows logits) override;
   void begin_experts(int32_t layer, const Routing& routing, StepKind kind) override;
   void expect_experts(int32_t layer, const Routing& guess) override;
   void experts(const Activations& in) override;

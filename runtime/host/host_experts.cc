@@ -32,6 +32,15 @@ void HostDevice::route(const Routing& routing, Rows logits) {
   });
 }
 
+void HostDevice::weigh(const Routing& routing, Rows logits) {
+  pool_.run(routing.rows, [&](int64_t r, int thread) {
+    const int32_t* picked = routing.experts + r * routing.k;
+    float* picked_logits = thread_scratch(thread);
+    for (int64_t i = 0; i < routing.k; ++i) picked_logits[i] = logits.row(r)[picked[i]];
+    kernels_.softmax(routing.weights + r * routing.k, picked_logits, routing.k);
+  });
+}
+
 // The batch's picks, sorted by expert (a counting sort, so a row's place among an expert's rows is
 // its place in the batch).
 void HostDevice::sort_pairs(const Routing& routing) {

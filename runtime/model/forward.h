@@ -30,6 +30,7 @@ class ForwardPass {
   // Logits [rows_with_logits][vocab], valid until the next run.
   // `predictor`: see MoeLayer.
   Rows run(const Batch& batch, ExpertPredictor* predictor, StepObserver* observer);
+  MoeLayer& moe() { return moe_; }
 
  private:
   void mix(const LayerWeights& layer, Rows x, std::span<const RowRun> runs);

@@ -30,7 +30,12 @@ void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, StepKind kind
 
   device_.norm(normed, x, w.norm);
   device_.project(normed, {{w.router, logits}});
-  device_.route(routing, logits);
+  if (forced_) {
+    forced_(layer, routing.experts, n);
+    device_.weigh(routing, logits);
+  } else {
+    device_.route(routing, logits);
+  }
   if (observer) observer->on_routing(layer, routing.experts, routing.weights, n);
   device_.begin_experts(layer, routing, kind);
   if (predictor != nullptr) {  // while what this layer misses is read

@@ -2,6 +2,9 @@
 // experts, shared expert, combined in router rank order.
 #pragma once
 
+#include <functional>
+#include <utility>
+
 #include "runtime/device.h"
 #include "runtime/model/weights.h"
 
@@ -13,6 +16,10 @@ class StepObserver;
 class MoeLayer {
  public:
   MoeLayer(Device& device, const ModelConfig& config, int64_t rows_max);
+  // Picks that take the place of the router's (Engine::force_routing); empty: its own.
+  void force_routing(std::function<void(int32_t, int32_t*, int64_t)> forced) {
+    forced_ = std::move(forced);
+  }
   // x += moe(norm(x)) for all rows of a batch at once, so that each expert is read once a batch.
   // `predictor` guesses what the next layer will pick; null: nobody does.
   void forward(int32_t layer, const MoeWeights& w, Rows x, StepKind kind,
@@ -20,6 +27,7 @@ class MoeLayer {
 
  private:
   Device& device_;
+  std::function<void(int32_t, int32_t*, int64_t)> forced_;
   Activations normed_;  // [rows][H]
   Rows router_logits_;  // [rows][experts]
   Routing routing_;     // [rows][k]

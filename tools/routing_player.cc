@@ -1,0 +1,62 @@
+#include "tools/routing_player.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "kernels/check.h"
+#include "profiler/routing_trace.h"
+
+namespace hotset {
+
+RoutingPlayer::RoutingPlayer(const std::string& path, const ModelConfig& config)
+    : layers_(config.num_hidden_layers), k_(config.num_experts_per_tok) {
+  const RoutingTrace trace = load_trace(path);
+  const TraceHeader& h = trace.header;
+  if (h.layers != layers_ || h.experts != config.num_experts || h.top_k != k_) {
+    throw Error(
+        fmt::format("{}: found {} layers of {} experts, top-{}, expected {} of {}, top-{}, as "
+                    "the model has",
+                    path, h.layers, h.experts, h.top_k, layers_, config.num_experts, k_));
+  }
+  picks_ = decoded_picks(trace);
+  if (picks_.empty()) throw Error(path + ": holds no decoded token with all layers");
+}
+
+void RoutingPlayer::play(int32_t layer, int32_t* experts, int64_t rows) {
+  if (layer <= layer_) token_ = (token_ + rows_) % tokens();
+  layer_ = layer;
+  rows_ = rows;
+  for (int64_t r = 0; r < rows; ++r) {
+    const std::span<const uint16_t> row = picks(layer, r);
+    std::copy(row.begin(), row.end(), experts + r * k_);
+  }
+}
+
+std::span<const uint16_t> RoutingPlayer::picks(int32_t layer, int64_t row) const {
+  const int64_t token = (token_ + row) % tokens();
+  return std::span(picks_).subspan(static_cast<size_t>((token * layers_ + layer) * k_),
+                                   static_cast<size_t>(k_));
+}
+
+bool DrawnPredictor::predict(int32_t layer, Rows x, const Routing& guess) {
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const std::span<const uint16_t> picks = player_.picks(layer, r);
+    int32_t* const out = guess.experts + r * guess.k;
+    for (int64_t i = 0; i < guess.k; ++i) {
+      out[i] = picks[i];
+      if (std::uniform_real_distribution<double>()(random_) < recall_) continue;
+      // Not a pick, and not guessed twice; a model of few experts may have no such one.
+      const auto is_taken = [&] {
+        return std::find(picks.begin(), picks.end(), out[i]) != picks.end() ||
+               std::find(out, out + i, out[i]) != out + i;
+      };
+      for (int32_t tries = 0; tries < experts_ && is_taken(); ++tries) {
+        out[i] = static_cast<int32_t>(random_() % static_cast<uint64_t>(experts_));
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace hotset
