@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/check.h"
+#include "kernels/pack_unit.h"
 
 namespace hotset {
 namespace {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <string>
 
 #include "kernels/check.h"
@@ -9,11 +10,6 @@
 #include "kernels/pack_unit.h"
 
 namespace hotset {
-
-// Of coded_rows.cc: what a float table's integers are multiples of, and what multiplies a row.
-float table_unit(const CodedForm& form);
-float row_factor(const CodedForm& form, float scale, float factor);
-
 namespace {
 
 [[noreturn]] void refuse(int64_t row, int64_t column) {
@@ -37,11 +33,31 @@ void pack_units(const uint8_t* codes, int64_t units, int64_t r, std::byte* out) 
   }
 }
 
-// Element j of the 8 rows together.
-void pack_bytes(const uint8_t* codes, int64_t k, int64_t r, int64_t row, std::byte* out) {
-  for (int64_t j = 0; j < k; ++j) {
-    if ((codes[j] & 0x7f) == 0x7f) refuse(row, j);
-    out[j * 8 + r] = std::byte{codes[j]};
+// A step of the transposition of 8 x 8 bytes: swaps the blocks off the diagonal.
+void swap_blocks(uint64_t* rows, int distance, uint64_t mask) {
+  for (int i = 0; i < 8; ++i) {
+    if ((i & distance) != 0) continue;
+    const uint64_t t = (rows[i] >> 8 * distance ^ rows[i + distance]) & mask;
+    rows[i + distance] ^= t;
+    rows[i] ^= t << 8 * distance;
+  }
+}
+
+// Element j of the 8 rows together, 8 elements at a time: byte by byte it is a strided store each.
+void pack_bytes(const uint8_t* codes, int64_t rows, int64_t k, int64_t first_row, std::byte* out) {
+  constexpr uint64_t kNan = 0x7f7f7f7f7f7f7f7f, kOnes = 0x0101010101010101;
+  for (int64_t j = 0; j < k; j += 8) {
+    const auto count = static_cast<size_t>(std::min<int64_t>(8, k - j));
+    uint64_t block[8] = {};
+    for (int64_t r = 0; r < rows; ++r) {
+      std::memcpy(&block[r], codes + r * k + j, count);
+      const uint64_t nan = (block[r] & kNan) ^ kNan;  // a byte of 0: e4m3's NaN
+      if (((nan - kOnes) & ~nan & kOnes << 7) != 0) refuse(first_row + r, j);
+    }
+    swap_blocks(block, 4, 0x00000000ffffffff);
+    swap_blocks(block, 2, 0x0000ffff0000ffff);
+    swap_blocks(block, 1, 0x00ff00ff00ff00ff);
+    std::memcpy(out + j * 8, block, sizeof block);
   }
 }
 
@@ -106,15 +122,16 @@ void pack_coded_rows(const PackedShape& shape, const CodedForm& form, const Code
   for (int64_t first = 0; first < rows; first += 8) {
     const Planes<std::byte*> out = group_planes(shape, (first_row + first) / 8, packed);
     const int64_t count = std::min<int64_t>(8, rows - first);
-    if (count < 8 || shape.k % 8 != 0) clear_group(out, bytes);
+    if (count < 8) clear_group(out, bytes);
+    if (layout == Layout::kF8) {
+      pack_bytes(source.codes + first * shape.k, count, shape.k, first_row + first, out.codes);
+    }
     for (int64_t r = 0; r < count; ++r) {
       const CodedRows row = source.from_row(first + r, shape.k, form.blocks(shape.k));
       if (layout == Layout::kP8) {
         pack_units<Layout::kP8>(row.codes, shape.units(), r, out.codes);
       } else if (layout == Layout::kP4) {
         pack_units<Layout::kP4>(row.codes, shape.units(), r, out.codes);
-      } else {
-        pack_bytes(row.codes, shape.k, r, first_row + first + r, out.codes);
       }
       scales.pack(shape, row, r, first_row + first + r, out);
     }

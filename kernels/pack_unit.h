@@ -6,6 +6,13 @@
 
 namespace hotset {
 
+struct CodedForm;
+
+// Of coded_rows.cc: what the integers of a float table in two planes are multiples of, and the
+// factor of a row with this scale and factor of its own.
+float table_unit(const CodedForm& form);
+float row_factor(const CodedForm& form, float scale, float factor);
+
 // Vectors of the compiler (g++ and clang), not of an instruction set: with plain loops over 32-bit
 // words the 5-, 6- and 2-bit types packed at half the speed or less (measured with g++ 12 -O3).
 using Words = uint32_t __attribute__((vector_size(16)));

@@ -6,6 +6,7 @@
 #include <new>
 #include <random>
 
+#include "kernels/coded_rows.h"
 #include "kernels/memory.h"
 
 namespace hotset {
@@ -62,7 +63,10 @@ class RandomMatrix {
     const auto fill = [&](int64_t begin, int64_t end, const auto& make) {
       fill_plane(data + begin, end - begin, make);
     };
-    if (!format.is_float()) {
+    if (format.layout == Layout::kF8) {
+      fill(shape_.codes, shape_.high,
+           [&] { return static_cast<uint8_t>(0x20 | (random() & 0x9f)); });
+    } else if (!format.is_float()) {
       fill(shape_.codes, shape_.scales, [&] { return static_cast<uint8_t>(random()); });
     } else if (format.element == TensorType::kF32) {
       fill(shape_.codes, shape_.high,
@@ -76,6 +80,9 @@ class RandomMatrix {
     if (format.scale == ScaleKind::kE8M0) {
       fill(shape_.scales, shape_.sub_scales,
            [&] { return static_cast<uint8_t>(118 + random() % 4); });
+    } else if (format.scale == ScaleKind::kF32) {
+      fill(shape_.scales, shape_.sub_scales,
+           [&] { return std::ldexp(float(random() % 2001) - 1000, -20); });
     } else {
       fill(shape_.scales, shape_.sub_scales, half);
     }
@@ -407,11 +414,29 @@ std::vector<NamedCase> kernel_cases(const KernelTable& kernels) {
                                    TensorType::kQ8_0,  TensorType::kIQ4_NL, TensorType::kIQ4_XS,
                                    TensorType::kMXFP4, TensorType::kQ2_K,   TensorType::kQ3_K,
                                    TensorType::kBF16,  TensorType::kF16,    TensorType::kF32};
+  // What quantised checkpoints become (coded_rows.h): GPTQ and AWQ, NF4, FP8 blocks.
+  CodedForm gptq, nf4, fp8;
+  gptq.block = fp8.block = 128;
+  gptq.scale = ScaleType::kF16;
+  gptq.has_zeros = true;
+  nf4.block = 64;
+  nf4.values = CodedForm::Values::kTable;
+  nf4.table = {-1.0f, -0.7f, -0.5f, -0.4f, -0.3f, -0.2f, -0.1f, 0.0f,
+               0.1f,  0.2f,  0.25f, 0.3f,  0.4f,  0.6f,  0.7f,  1.0f};
+  fp8.values = CodedForm::Values::kE4M3;
+  const std::pair<const char*, CodedForm> forms[] = {
+      {"GPTQ, group 128", gptq}, {"NF4", nf4}, {"FP8 blocks", fp8}};
   std::vector<NamedCase> cases;
   const auto add_row_dots = [&](const std::string& name, int64_t tokens, bool streams) {
     for (const TensorType type : kTypes) {
       cases.push_back({name, std::string(info(type).name), [&kernels, type, tokens, streams] {
                          return row_dot_case(kernels, packed_format(type), tokens, streams);
+                       }});
+    }
+    for (const auto& [type, form] : forms) {
+      const PackedFormat format = packed_format(form, kHidden);
+      cases.push_back({name, type, [&kernels, format, tokens, streams] {
+                         return row_dot_case(kernels, format, tokens, streams);
                        }});
     }
   };
