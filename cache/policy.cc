@@ -45,6 +45,7 @@ std::unique_ptr<Policy> make_policy(const PolicyOptions& options, PolicyShape sh
       return std::make_unique<StaticPolicy>(std::move(shape));
   }
   HOTSET_CHECK(false, "a policy kind without a policy");
+  return nullptr;
 }
 
 }  // namespace hotset
