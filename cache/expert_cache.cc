@@ -15,6 +15,7 @@ ExpertCache::ExpertCache(ExpertSource& source, SlotPlan plan, ThreadPool& pool,
                          const PolicyFactory& policy, const CacheOptions& options)
     : source_(source),
       pool_(pool),
+      recorder_(options.recorder != nullptr ? *options.recorder : silent_),
       options_(options),
       experts_per_layer_(source.experts_per_layer()),
       plan_(std::move(plan)),
@@ -26,7 +27,8 @@ ExpertCache::ExpertCache(ExpertSource& source, SlotPlan plan, ThreadPool& pool,
       is_kept_(experts_per_layer_),
       taken_(options.reads),
       is_guessed_(experts_per_layer_),
-      reader_(source, options.reading_threads, options.reads) {
+      reader_(source, recorder_, options.reading_threads, options.reads) {
+  recorder_.budget(0, plan_.slot_bytes_total);
   for (const SlotPlan::Class& planned : plan_.classes) {
     auto c = std::make_unique<SizeClass>(planned);
     c->policy = new_policy(policy, *c);
@@ -111,13 +113,19 @@ void ExpertCache::sort_picks(std::span<const Pick> picks) {
   residents_.clear();
   absent_.clear();
   next_resident_ = next_absent_ = 0;
+  int32_t right = 0;
   for (const Pick& pick : picks) {
     const bool is_resident = table_[index({layer_, pick.expert})] >= 0;
     (is_resident ? residents_ : absent_).push_back(pick.expert);
     is_picked_[pick.expert] = 1;
-    if (guessed_layer_ == layer_) prefetch_.right += is_guessed_[pick.expert];
+    if (guessed_layer_ == layer_) right += is_guessed_[pick.expert];
   }
-  if (guessed_layer_ == layer_) prefetch_.picked += std::ssize(picks);
+  if (guessed_layer_ != layer_) return;
+  prefetch_.right += right;
+  prefetch_.picked += std::ssize(picks);
+  recorder_.prediction(layer_,
+                       static_cast<int32_t>(std::count(is_guessed_.begin(), is_guessed_.end(), 1)),
+                       right, static_cast<int32_t>(picks.size()));
 }
 
 // Asks for as many of the absent as the reader takes: all that a step of one token needs.
@@ -149,16 +157,20 @@ std::span<const Lease> ExpertCache::next_wave(int32_t limit) {
     lease_residents(limit);
     return leases_;
   }
+  PickSource source = PickSource::kRead;
   while (leases_.empty()) {
     if (!reading_.empty() || !landed_.empty()) {
+      source = PickSource::kRead;
       load_landed(lock, limit);
     } else if (!awaited_.empty()) {
+      source = PickSource::kAwaited;
       settle_awaited(lock);
     } else {
       break;
     }
   }
   for (CacheStats* stats : {&total_, &by_layer_[layer_]}) stats->misses += std::ssize(leases_);
+  recorder_.picks(layer_, leases_.size(), source, [&](size_t i) { return leases_[i].expert; });
   return leases_;
 }
 
@@ -171,6 +183,8 @@ void ExpertCache::lease_residents(int32_t limit) {
   for (CacheStats* stats : {&total_, &by_layer_[layer_]}) {
     stats->hits += static_cast<int64_t>(next_resident_ - first);
   }
+  recorder_.picks(layer_, next_resident_ - first, PickSource::kResident,
+                  [&](size_t i) { return residents_[first + i]; });
 }
 
 void ExpertCache::lease(int32_t expert, SlotId slot, bool is_passing) {
@@ -199,7 +213,11 @@ void ExpertCache::load_landed(std::unique_lock<std::mutex>& lock, int32_t limit)
     size_t count = 0;
     lock.unlock();
     try {
+      auto wait = recorder_.range(RangeName::kReadWait, layer_);
       count = reader_.take_landed(taken_);
+      int64_t bytes = 0;
+      for (size_t i = 0; i < count; ++i) bytes += taken_[i].bytes_read;
+      wait.moved(static_cast<int64_t>(count), bytes);
     } catch (...) {
       lock.lock();
       abandon_event();
@@ -242,6 +260,8 @@ void ExpertCache::pack(std::unique_lock<std::mutex>& lock, std::span<Load> loads
     for (CacheStats* stats : {&total_, &by_layer_[layer_]}) {
       stats->bytes_read += load.landed.bytes_read;
     }
+    recorder_.read(load.landed.was_guess ? TransferCause::kPrefetch : TransferCause::kMiss, id,
+                   load.landed.bytes_read, load.landed.read_ns);
     const bool is_admitted = admit(id);
     if (is_admitted) {
       publish(id, load.slot);
@@ -258,7 +278,11 @@ void ExpertCache::pack(std::unique_lock<std::mutex>& lock, std::span<Load> loads
 void ExpertCache::settle_awaited(std::unique_lock<std::mutex>& lock) {
   const int32_t expert = awaited_.back();
   const SlotId& entry = table_[index({layer_, expert})];
-  loaded_.wait(lock, [&] { return entry != kLoading; });
+  {
+    const auto wait =
+        recorder_.range(RangeName::kFillWait, layer_, 1, size_class(layer_).slots.slot_bytes());
+    loaded_.wait(lock, [&] { return entry != kLoading; });
+  }
   awaited_.pop_back();
   if (entry >= 0) {
     lease(expert, entry, false);
@@ -304,12 +328,15 @@ void ExpertCache::publish(ExpertId id, SlotId slot) {
   table_[index(id)] = slot;
   ++residents_of_layer_[id.layer];
   resident_bytes_ += c.slots.slot_bytes();
+  recorder_.admit(id, slot, c.slots.slot_bytes());
 }
 
 void ExpertCache::evict(ExpertId id) {
   SizeClass& c = size_class(id.layer);
   c.policy->evict(id);
-  c.slots.give_back(std::exchange(table_[index(id)], kAbsent));
+  const SlotId slot = std::exchange(table_[index(id)], kAbsent);
+  c.slots.give_back(slot);
+  recorder_.evict(id, slot, c.slots.slot_bytes());
   --residents_of_layer_[id.layer];
   resident_bytes_ -= c.slots.slot_bytes();
   fill_next_ = std::min(fill_next_, index(id));

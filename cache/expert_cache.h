@@ -25,6 +25,7 @@
 #include "cache/expert_reader.h"
 #include "cache/expert_source.h"
 #include "cache/policy.h"
+#include "cache/recorder.h"
 #include "cache/slot_plan.h"
 #include "cache/slot_pool.h"
 #include "kernels/thread_pool.h"
@@ -69,7 +70,8 @@ using PolicyFactory = std::function<std::unique_ptr<Policy>(PolicyShape)>;
 struct CacheOptions {
   int32_t floor = 1;  // experts that a layer keeps: top_k
   int reading_threads = 4;
-  int32_t reads = 32;  // queued, under way or landed at once; each has a landing
+  int32_t reads = 32;            // queued, under way or landed at once; each has a landing
+  Recorder* recorder = nullptr;  // hears of all that happens, if anybody does
 };
 
 class ExpertCache {
@@ -176,6 +178,8 @@ class ExpertCache {
 
   ExpertSource& source_;
   ThreadPool& pool_;
+  Recorder silent_;
+  Recorder& recorder_;
   const CacheOptions options_;
   const int32_t experts_per_layer_;
   SlotPlan plan_;

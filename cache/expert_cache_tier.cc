@@ -1,6 +1,7 @@
 // What changes a cache beside its events: filling, another size, another policy; and the check of
 // all totals (see expert_cache.h).
 #include <algorithm>
+#include <chrono>
 #include <numeric>
 
 #include "cache/expert_cache.h"
@@ -65,7 +66,9 @@ bool ExpertCache::fill_one() {
     loaded_.notify_all();
   };
   int64_t bytes = 0;
+  const auto start = std::chrono::steady_clock::now();
   try {
+    const auto range = recorder_.range(RangeName::kRead, id.layer, 1, c.slots.slot_bytes());
     bytes = source_.load(id, c.slots.bytes(slot));
   } catch (...) {
     finish([&] {
@@ -75,6 +78,8 @@ bool ExpertCache::fill_one() {
     });
     throw;
   }
+  recorder_.read(TransferCause::kFill, id, bytes,
+                 (std::chrono::steady_clock::now() - start) / std::chrono::nanoseconds(1));
   finish([&] {
     publish(id, slot);
     by_layer_[id.layer].bytes_read += bytes;
@@ -94,6 +99,7 @@ void ExpertCache::resize(SlotPlan plan) {
     c.slots.set_slots(plan.classes[i].slots);
     if (c.slots.slots() < before) shrink(c, rest.lock());
   }
+  recorder_.budget(plan_.slot_bytes_total, plan.slot_bytes_total);
   plan_ = std::move(plan);
 }
 

@@ -17,8 +17,9 @@ int64_t to_ns(std::chrono::steady_clock::duration time) {
 
 }  // namespace
 
-ExpertReader::ExpertReader(ExpertSource& source, int threads, int32_t reads)
+ExpertReader::ExpertReader(ExpertSource& source, Recorder& recorder, int threads, int32_t reads)
     : source_(source),
+      recorder_(recorder),
       parts_(source.parts()),
       stride_((source.landing_bytes() + kPage - 1) / kPage * kPage),
       landings_(stride_ * reads, "experts that have been read"),
@@ -159,7 +160,12 @@ size_t ExpertReader::take_landed(std::span<Landed> out) {
     if (!has_landed(read)) continue;
     if (read.error) std::rethrow_exception(std::exchange(read.error, nullptr));
     read.state = State::kTaken;
-    out[count++] = {static_cast<ReadId>(&read - reads_.data()), read.id, read.to, read.bytes};
+    out[count++] = {static_cast<ReadId>(&read - reads_.data()),
+                    read.id,
+                    read.to,
+                    read.bytes,
+                    to_ns(read.ended - read.begun),
+                    read.was_guess};
   }
   return count;
 }
@@ -200,7 +206,9 @@ void ExpertReader::work(const std::stop_token& stop) {
     int64_t bytes = 0;
     std::exception_ptr error;
     try {
+      auto range = recorder_.range(RangeName::kRead, id.layer, 1, stride_ / parts_);
       bytes = source_.read(id, part, to);
+      range.moved(1, bytes);
     } catch (...) {
       error = std::current_exception();
     }

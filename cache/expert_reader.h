@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "cache/expert_source.h"
+#include "cache/recorder.h"
 #include "kernels/memory.h"
 
 namespace hotset {
@@ -37,7 +38,7 @@ class ExpertReader {
   using ReadId = int32_t;
 
   // `reads`: how many may be queued, under way or landed at once; each has a landing.
-  ExpertReader(ExpertSource& source, int threads, int32_t reads);
+  ExpertReader(ExpertSource& source, Recorder& recorder, int threads, int32_t reads);
   ~ExpertReader();  // ends within the reads under way
 
   // Asks for an expert that the running event waits for; a guess of it becomes that. `in_place`:
@@ -55,7 +56,8 @@ class ExpertReader {
     ReadId read = -1;
     ExpertId id;
     const std::byte* bytes = nullptr;  // until release
-    int64_t bytes_read = 0;
+    int64_t bytes_read = 0, read_ns = 0;
+    bool was_guess = false;
   };
   // Waits until one of the needed reads has landed; returns all that have, at most out.size(), each
   // once. Rethrows a read's Error. Something must have been asked for.
@@ -93,6 +95,7 @@ class ExpertReader {
   std::byte* landing(const Read& read) const;
 
   ExpertSource& source_;
+  Recorder& recorder_;
   const int32_t parts_;
   const int64_t stride_;
   Memory landings_;

@@ -23,14 +23,16 @@ constexpr int64_t kLogitRowsMax = 512;
 
 // Reads that may be under way or wait to be packed: a step's misses of a layer and the guesses for
 // the next, and enough for a prompt's stream; bounded in bytes where experts are large.
-CacheOptions cache_options(const ModelConfig& c, const EngineOptions& o, int64_t landing_bytes) {
+CacheOptions cache_options(const ModelConfig& c, const EngineOptions& o, int64_t landing_bytes,
+                           Recorder& recorder) {
   constexpr int64_t kLandingBytesMax = 64 << 20;
   const int64_t enough = std::max<int64_t>(3 * c.num_experts_per_tok, 16);
   const int64_t least = o.io_threads + 1;
   return {.floor = static_cast<int32_t>(c.num_experts_per_tok),
           .reading_threads = o.io_threads,
           .reads = static_cast<int32_t>(
-              std::max(least, std::min(enough, kLandingBytesMax / landing_bytes)))};
+              std::max(least, std::min(enough, kLandingBytesMax / landing_bytes))),
+          .recorder = &recorder};
 }
 
 int64_t context_of(const ModelConfig& c, int64_t asked) {
@@ -72,6 +74,7 @@ struct Engine::State {
   const KernelTable& kernels;
   const Weights weights;
   const std::unique_ptr<Sidecar> sidecar;
+  Recorder recorder;
   ExpertFileSource file_source;
   const std::unique_ptr<ExpertSidecarSource> sidecar_source;
   ExpertSource& source;
@@ -93,13 +96,15 @@ struct Engine::State {
 
   // `w` may be without contents (Engine::plan): memory is reserved here and committed when it is
   // written.
-  State(ModelDescription d, const EngineOptions& o, Weights w, std::unique_ptr<Sidecar> packed)
+  State(ModelDescription d, const EngineOptions& o, Weights w, std::unique_ptr<Sidecar> packed,
+        std::unique_ptr<Ring> ring)
       : description(std::move(d)),
         context(context_of(description.config, o.context)),
         pool(o.threads, o.pinning),
         kernels(kernel_table_named(o.isa.c_str())),
         weights(std::move(w)),
         sidecar(std::move(packed)),
+        recorder(std::move(ring)),
         // Fillers load. Beside a sidecar it only stands in for what is damaged.
         file_source(description, sidecar ? 0 : pool.size(), o.io_threads, o.reads),
         sidecar_source(sidecar
@@ -115,14 +120,15 @@ struct Engine::State {
               shape.top_k = static_cast<int32_t>(description.config.num_experts_per_tok);
               return make_policy(o.policy, std::move(shape));
             },
-            cache_options(description.config, o, source.landing_bytes())),
+            cache_options(description.config, o, source.landing_bytes(), recorder)),
         // A resident model takes a prompt in chunks; else the whole prompt goes through layer by
         // layer, so that each expert is read once a prompt (docs/architecture.md, Tokens).
         rows_max(cache.plan().all_resident() ? std::min<int64_t>(o.chunk, context) : context),
         device(description.config, weights,
                {o.sessions, context, o.kv_type == KvType::kF16, rows_max}, kernels, pool, cache,
                file_source.shapes()),
-        forward(device, description.config, weights, rows_max, std::min(rows_max, kLogitRowsMax)),
+        forward(device, recorder, description.config, weights, rows_max,
+                std::min(rows_max, kLogitRowsMax)),
         prefetch(o.prefetch),
         on_notice(o.on_notice),
         router_predictor(device, description.config, weights),
@@ -193,7 +199,10 @@ Rows Engine::State::run(const Batch& batch, StepObserver* observer) {
   const Rows logits = forward.run(batch, is_prefetching() ? predictor : nullptr, observer);
   if (!is_guarded) return logits;
   const std::chrono::duration<double> seconds = Clock::now() - start;
-  if (guard.add(seconds.count()) && on_notice) {
+  if (!guard.add(seconds.count())) return logits;
+  recorder.guard(GuardLane::kPrefetch, guard.has_decided_on(),
+                 1e3 * (guard.seconds_off() - guard.seconds_on()));
+  if (on_notice) {
     on_notice(fmt::format(
         "prefetch is {} from here on: a token takes {:.1f} ms with it and {:.1f} ms without",
         guard.has_decided_on() ? "on" : "off", 1e3 * guard.seconds_on(),
@@ -203,19 +212,19 @@ Rows Engine::State::run(const Batch& batch, StepObserver* observer) {
 }
 
 Engine::Engine(ModelDescription description, const EngineOptions& options, const Progress& progress,
-               std::unique_ptr<Sidecar> sidecar) {
+               std::unique_ptr<Sidecar> sidecar, std::unique_ptr<Ring> ring) {
   Weights weights = load_weights(description, sidecar.get(), [&](int64_t done, int64_t all) {
     progress(done, all, "dense weights");
   });
   state_ = std::make_unique<State>(std::move(description), options, std::move(weights),
-                                   std::move(sidecar));
+                                   std::move(sidecar), std::move(ring));
   if (state_->cache.plan().all_resident()) state_->fill.emplace(state_->cache, threads());
 }
 
 Engine::~Engine() = default;
 
 MemoryPlan Engine::plan(const ModelDescription& description, const EngineOptions& options) {
-  return State(description, options, plan_weights(description), nullptr).plan;
+  return State(description, options, plan_weights(description), nullptr, nullptr).plan;
 }
 
 void Engine::wait_until_resident(const Progress& progress) {
@@ -271,11 +280,18 @@ std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver
   State& s = *state_;
   s.check_rows(rows);
   s.plan_runs(rows);
+  auto record = s.recorder.step(rows[0].position, std::ssize(rows));
   for (const BatchRow& row : rows) s.device.resize_sequence(row.session->state_, row.position + 1);
   s.watched.own = observer;
-  const Rows logits = s.run({s.tokens, s.runs, s.logit_rows},
-                            s.watched.watcher ? &s.watched : observer);
+  Rows logits;
+  try {
+    logits = s.run({s.tokens, s.runs, s.logit_rows}, s.watched.watcher ? &s.watched : observer);
+  } catch (const Error& error) {
+    s.recorder.error(error.what());
+    throw;
+  }
   for (const BatchRow& row : rows) row.session->position_ = row.position + 1;
+  record.done();
   return {logits.data, static_cast<size_t>(logits.rows * logits.width)};
 }
 

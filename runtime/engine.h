@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cache/expert_cache.h"
+#include "cache/ring.h"
 #include "kernels/thread_pool.h"
 #include "runtime/model/sidecar.h"
 #include "runtime/session.h"
@@ -89,9 +90,10 @@ class Engine {
   using Progress = std::function<void(int64_t, int64_t, const char*)>;
   // Returns when the first step can run. Where there is room for every expert, threads then load
   // them one after another behind the steps. Weights come from `sidecar` if there is one; it is of
-  // this model, and what is damaged in it is taken from the model's file.
+  // this model, and what is damaged in it is taken from the model's file. `ring`: where watchers
+  // read what the engine does; none: nobody watches.
   Engine(ModelDescription description, const EngineOptions& options, const Progress& progress,
-         std::unique_ptr<Sidecar> sidecar = nullptr);
+         std::unique_ptr<Sidecar> sidecar = nullptr, std::unique_ptr<Ring> ring = nullptr);
   ~Engine();
 
   // Returns when everything is resident for which there is room, which nobody but a measurement

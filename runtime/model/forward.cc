@@ -8,9 +8,13 @@
 
 namespace hotset {
 
-ForwardPass::ForwardPass(Device& device, const ModelConfig& c, const Weights& weights,
-                         int64_t rows_max, int64_t logits_max)
-    : device_(device), config_(c), weights_(weights), moe_(device, c, rows_max) {
+ForwardPass::ForwardPass(Device& device, Recorder& recorder, const ModelConfig& c,
+                         const Weights& weights, int64_t rows_max, int64_t logits_max)
+    : device_(device),
+      recorder_(recorder),
+      config_(c),
+      weights_(weights),
+      moe_(device, recorder, c, rows_max) {
   const int64_t tile = std::min(rows_max, kMixerTileRows);
   const int64_t heads = c.num_attention_heads * c.head_dim;
   const int64_t kv = c.num_key_value_heads * c.head_dim;
@@ -41,6 +45,7 @@ Rows ForwardPass::run(const Batch& batch, ExpertPredictor* predictor, StepObserv
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     const LayerWeights& layer = weights_.layers[i];
     for (const Tile& tile : tiles_) {
+      const auto range = recorder_.range(RangeName::kMixer, static_cast<int32_t>(i));
       mix(layer, x.slice(tile.first_row, tile.rows),
           std::span(tile_runs_).subspan(tile.first_run, tile.runs));
     }
@@ -50,6 +55,11 @@ Rows ForwardPass::run(const Batch& batch, ExpertPredictor* predictor, StepObserv
                  observer);
     if (observer) observer->on_hidden(static_cast<int32_t>(i), x.data, x.rows);
   }
+  return head(batch, x);
+}
+
+Rows ForwardPass::head(const Batch& batch, Rows x) {
+  const auto range = recorder_.range(RangeName::kHead);
   const auto count = std::ssize(batch.rows_with_logits);
   for (int64_t r = 0; r < count; ++r) {
     device_.copy(logit_rows_.slice(r, 1), x.slice(batch.rows_with_logits[r], 1));

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "cache/recorder.h"
 #include "runtime/device.h"
 #include "runtime/model/moe_layer.h"
 #include "runtime/model/weights.h"
@@ -24,8 +25,8 @@ struct Batch {
 class ForwardPass {
  public:
   // At most `rows_max` rows a batch, `logits_max` of them with logits.
-  ForwardPass(Device& device, const ModelConfig& config, const Weights& weights, int64_t rows_max,
-              int64_t logits_max);
+  ForwardPass(Device& device, Recorder& recorder, const ModelConfig& config, const Weights& weights,
+              int64_t rows_max, int64_t logits_max);
 
   // Logits [rows_with_logits][vocab], valid until the next run.
   // `predictor`: see MoeLayer.
@@ -33,12 +34,14 @@ class ForwardPass {
   MoeLayer& moe() { return moe_; }
 
  private:
+  Rows head(const Batch& batch, Rows x);
   void mix(const LayerWeights& layer, Rows x, std::span<const RowRun> runs);
   void attention(const AttentionWeights& w, int64_t rows, std::span<const RowRun> runs);
   void delta_net(const DeltaNetWeights& w, int64_t rows, std::span<const RowRun> runs);
   void plan_tiles(std::span<const RowRun> runs);
 
   Device& device_;
+  Recorder& recorder_;
   const ModelConfig& config_;
   const Weights& weights_;
   MoeLayer moe_;

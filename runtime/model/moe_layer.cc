@@ -5,7 +5,8 @@
 
 namespace hotset {
 
-MoeLayer::MoeLayer(Device& device, const ModelConfig& c, int64_t rows_max) : device_(device) {
+MoeLayer::MoeLayer(Device& device, Recorder& recorder, const ModelConfig& c, int64_t rows_max)
+    : device_(device), recorder_(recorder) {
   const int64_t shared = c.shared_expert_intermediate_size;
   normed_ = device.allocate_activations(rows_max, c.hidden_size);
   router_logits_ = device.allocate_rows(rows_max, c.num_experts);
@@ -28,32 +29,39 @@ void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, StepKind kind
   routing.rows = n;
   Rows shared, shared_gate;
 
-  device_.norm(normed, x, w.norm);
-  device_.project(normed, {{w.router, logits}});
-  if (forced_) {
-    forced_(layer, routing.experts, n);
-    device_.weigh(routing, logits);
-  } else {
-    device_.route(routing, logits);
+  {
+    const auto range = recorder_.range(RangeName::kRouter, layer);
+    device_.norm(normed, x, w.norm);
+    device_.project(normed, {{w.router, logits}});
+    if (forced_) {
+      forced_(layer, routing.experts, n);
+      device_.weigh(routing, logits);
+    } else {
+      device_.route(routing, logits);
+    }
   }
   if (observer) observer->on_routing(layer, routing.experts, routing.weights, n);
-  device_.begin_experts(layer, routing, kind);
-  if (predictor != nullptr) {  // while what this layer misses is read
-    Routing guess = guess_;
-    guess.rows = n;
-    if (predictor->predict(layer + 1, x, guess)) device_.expect_experts(layer + 1, guess);
+  {
+    const auto range = recorder_.range(RangeName::kExperts, layer);
+    device_.begin_experts(layer, routing, kind);
+    if (predictor != nullptr) {  // while what this layer misses is read
+      Routing guess = guess_;
+      guess.rows = n;
+      if (predictor->predict(layer + 1, x, guess)) device_.expect_experts(layer + 1, guess);
+    }
+    if (w.has_shared_expert) {
+      const Rows gate = gate_.slice(0, n), up = up_.slice(0, n);
+      const Activations hidden = hidden_.slice(0, n);
+      shared = shared_.slice(0, n);
+      shared_gate = shared_gate_.slice(0, n);
+      device_.project(normed,
+                      {{w.shared_gate, shared_gate}, {w.shared.gate, gate}, {w.shared.up, up}});
+      device_.swiglu(hidden, gate, up);
+      device_.project(hidden, {{w.shared.down, shared}});
+    }
+    device_.experts(normed);
   }
-  if (w.has_shared_expert) {
-    const Rows gate = gate_.slice(0, n), up = up_.slice(0, n);
-    const Activations hidden = hidden_.slice(0, n);
-    shared = shared_.slice(0, n);
-    shared_gate = shared_gate_.slice(0, n);
-    device_.project(normed,
-                    {{w.shared_gate, shared_gate}, {w.shared.gate, gate}, {w.shared.up, up}});
-    device_.swiglu(hidden, gate, up);
-    device_.project(hidden, {{w.shared.down, shared}});
-  }
-  device_.experts(normed);
+  const auto range = recorder_.range(RangeName::kCombine, layer);
   device_.combine(x, routing, shared, shared_gate);
 }
 

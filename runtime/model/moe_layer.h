@@ -5,6 +5,7 @@
 #include <functional>
 #include <utility>
 
+#include "cache/recorder.h"
 #include "runtime/device.h"
 #include "runtime/model/weights.h"
 
@@ -15,7 +16,7 @@ class StepObserver;
 
 class MoeLayer {
  public:
-  MoeLayer(Device& device, const ModelConfig& config, int64_t rows_max);
+  MoeLayer(Device& device, Recorder& recorder, const ModelConfig& config, int64_t rows_max);
   // Picks that take the place of the router's (Engine::force_routing); empty: its own.
   void force_routing(std::function<void(int32_t, int32_t*, int64_t)> forced) {
     forced_ = std::move(forced);
@@ -28,6 +29,7 @@ class MoeLayer {
  private:
   Device& device_;
   std::function<void(int32_t, int32_t*, int64_t)> forced_;
+  Recorder& recorder_;
   Activations normed_;  // [rows][H]
   Rows router_logits_;  // [rows][experts]
   Routing routing_;     // [rows][k]

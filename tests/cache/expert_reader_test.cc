@@ -28,7 +28,8 @@ class ExpertReaderTest : public testing::Test {
 };
 
 TEST_F(ExpertReaderTest, WhatIsNeededIsReadBeforeWhatIsGuessed) {
-  ExpertReader reader(source, 1, 8);
+  Recorder recorder;
+  ExpertReader reader(source, recorder, 1, 8);
   source.hold({0, 0});
   ASSERT_TRUE(reader.need({0, 0}, nullptr));
   source.wait_until_held();  // the only thread is busy
@@ -47,7 +48,8 @@ TEST_F(ExpertReaderTest, WhatIsNeededIsReadBeforeWhatIsGuessed) {
 }
 
 TEST_F(ExpertReaderTest, AGuessThatTheStepPassedByIsNotRead) {
-  ExpertReader reader(source, 1, 8);
+  Recorder recorder;
+  ExpertReader reader(source, recorder, 1, 8);
   source.hold({0, 0});
   ASSERT_TRUE(reader.need({0, 0}, nullptr));
   source.wait_until_held();
@@ -62,7 +64,8 @@ TEST_F(ExpertReaderTest, AGuessThatTheStepPassedByIsNotRead) {
 }
 
 TEST_F(ExpertReaderTest, AGuessGivenUpWhileItIsReadFreesItsLandingAfterwards) {
-  ExpertReader reader(source, 1, 2);
+  Recorder recorder;
+  ExpertReader reader(source, recorder, 1, 2);
   source.hold({1, 1});
   reader.expect({1, 1});
   source.wait_until_held();
@@ -78,7 +81,8 @@ TEST_F(ExpertReaderTest, AGuessGivenUpWhileItIsReadFreesItsLandingAfterwards) {
 }
 
 TEST_F(ExpertReaderTest, TheLatestGuessGivesWayToANeed) {
-  ExpertReader reader(source, 1, 3);
+  Recorder recorder;
+  ExpertReader reader(source, recorder, 1, 3);
   source.hold({0, 0});
   ASSERT_TRUE(reader.need({0, 0}, nullptr));
   source.wait_until_held();
@@ -96,7 +100,8 @@ TEST_F(ExpertReaderTest, TheLatestGuessGivesWayToANeed) {
 }
 
 TEST_F(ExpertReaderTest, WhatLandedBeforeItWasNeededHidItsReading) {
-  ExpertReader reader(source, 1, 4);
+  Recorder recorder;
+  ExpertReader reader(source, recorder, 1, 4);
   source.read_us = 5000;
   reader.expect({0, 1});
   while (source.reads[1] == 0) std::this_thread::yield();
@@ -109,7 +114,8 @@ TEST_F(ExpertReaderTest, WhatLandedBeforeItWasNeededHidItsReading) {
 }
 
 TEST_F(ExpertReaderTest, AGuessThatFailsIsReadAgainWhenItIsNeeded) {
-  ExpertReader reader(source, 1, 4);
+  Recorder recorder;
+  ExpertReader reader(source, recorder, 1, 4);
   source.fail({0, 1});
   reader.expect({0, 1});
   while (source.reads[1] == 0) std::this_thread::yield();

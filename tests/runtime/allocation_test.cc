@@ -1,6 +1,9 @@
 // Nothing allocates on the token path (docs/architecture.md, State): counts this program's
 // allocations while tokens are decoded.
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
 
 #include "tests/support/count_allocations.h"
 #include "tests/support/engine.h"
@@ -8,12 +11,13 @@
 namespace hotset::test {
 namespace {
 
-void expect_no_allocation_while_decoding(const std::string& model, int64_t budget) {
+void expect_no_allocation_while_decoding(const std::string& model, int64_t budget,
+                                         std::unique_ptr<Ring> ring = nullptr) {
   EngineOptions options;
   options.threads = 2;
   options.context = 512;
   options.expert_bytes = budget;
-  const auto engine = open_engine(data_path(model), options);
+  const auto engine = open_engine(data_path(model), options, std::move(ring));
   Session session = engine->open_session();
   // Past the first KV block.
   const std::vector<int32_t> prompt(230, 5);
@@ -31,6 +35,15 @@ TEST(AllocationTest, DecodingAllocatesNothingWhereTheModelIsResident) {
 
 TEST(AllocationTest, DecodingAllocatesNothingWhereExpertsAreLoadedAsNeeded) {
   expect_no_allocation_while_decoding("demo/hotset-demo-q4_0.gguf", 2 << 20);
+}
+
+TEST(AllocationTest, DecodingAllocatesNothingWhereItIsWatched) {
+  const std::string folder = testing::TempDir() + "allocation_rings_" + std::to_string(getpid());
+  RingHeader header;
+  header.layers = header.experts_per_layer = 64;
+  expect_no_allocation_while_decoding("demo/hotset-demo-q4_0.gguf", 2 << 20,
+                                      std::make_unique<Ring>(folder, header, 1024, 8));
+  std::filesystem::remove(folder);
 }
 
 }  // namespace

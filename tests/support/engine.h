@@ -11,9 +11,11 @@
 
 namespace hotset::test {
 
-inline std::unique_ptr<Engine> open_engine(const std::string& path, EngineOptions options = {}) {
+inline std::unique_ptr<Engine> open_engine(const std::string& path, EngineOptions options = {},
+                                           std::unique_ptr<Ring> ring = nullptr) {
   const Engine::Progress silent = [](int64_t, int64_t, const char*) {};
-  auto engine = std::make_unique<Engine>(open_model(path), options, silent);
+  auto engine =
+      std::make_unique<Engine>(open_model(path), options, silent, nullptr, std::move(ring));
   engine->wait_until_resident(silent);
   return engine;
 }

@@ -1,0 +1,118 @@
+#include "cache/recorder.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+namespace hotset {
+namespace {
+
+constexpr uint16_t kNoLayer = 0xffff;
+
+std::array<const char*, kRangeNames> range_names() {
+  std::array<const char*, kRangeNames> names;
+  for (int i = 0; i < kRangeNames; ++i) names[i] = range_name(static_cast<RangeName>(i));
+  return names;
+}
+
+}  // namespace
+
+Recorder::Recorder(std::unique_ptr<Ring> ring) : ring_(std::move(ring)), nvtx_(range_names()) {}
+
+uint64_t Recorder::now_ns() const {
+  if (!ring_) return 0;
+  return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+}
+
+template <class Payload>
+void Recorder::write(RecordType type, uint8_t detail, int32_t layer, const Payload& payload,
+                     uint64_t time_ns) {
+  if (!ring_) return;
+  Record record;
+  record.time_ns = time_ns != 0 ? time_ns : now_ns();
+  record.type = type;
+  record.detail = detail;
+  record.layer = layer < 0 ? kNoLayer : static_cast<uint16_t>(layer);
+  record.step = step_.load(std::memory_order_relaxed);
+  record.set(payload);
+  ring_->write(record);
+}
+template void Recorder::write(RecordType, uint8_t, int32_t, const PicksRecord&, uint64_t);
+
+Recorder::Range::Range(Recorder& recorder, RangeName name, int32_t layer, int64_t count,
+                       int64_t bytes)
+    : recorder_(recorder),
+      name_(name),
+      layer_(layer),
+      count_(count),
+      bytes_(bytes),
+      begin_ns_(recorder.now_ns()) {
+  recorder.nvtx_.push(static_cast<int>(name), layer, recorder.step_.load(std::memory_order_relaxed),
+                      bytes);
+}
+
+Recorder::Range::~Range() {
+  recorder_.nvtx_.pop();
+  const uint64_t now = recorder_.now_ns();
+  recorder_.write(RecordType::kRange, static_cast<uint8_t>(name_), layer_,
+                  RangeRecord{static_cast<int64_t>(now - begin_ns_), bytes_, count_}, now);
+}
+
+Recorder::Step::Step(Recorder& recorder, int64_t position, int64_t rows)
+    : recorder_(recorder), record_{position, rows}, begin_ns_(recorder.now_ns()) {
+  const uint32_t step = recorder.step_.load(std::memory_order_relaxed) + 1;
+  recorder.step_.store(step, std::memory_order_relaxed);
+  if (recorder.ring_) recorder.ring_->take_step_lane();
+  const RangeName name = rows == 1 ? RangeName::kToken : RangeName::kPrompt;
+  recorder.nvtx_.push(static_cast<int>(name), -1, step, 0);
+  recorder.write(RecordType::kStepBegin, 0, -1, record_, begin_ns_);
+}
+
+Recorder::Step::~Step() {
+  recorder_.nvtx_.pop();
+  const uint64_t now = recorder_.now_ns();
+  record_.duration_ns = static_cast<int64_t>(now - begin_ns_);
+  record_.failed = failed_;
+  recorder_.write(RecordType::kStepEnd, 0, -1, record_, now);
+}
+
+void Recorder::read(TransferCause cause, ExpertId id, int64_t bytes, int64_t duration_ns) {
+  write(RecordType::kTransfer, static_cast<uint8_t>(cause), id.layer,
+        TransferRecord{duration_ns, bytes, id.expert, 0});
+}
+
+void Recorder::copied(TransferCause cause, ExpertId id, int64_t bytes, int64_t duration_ns) {
+  write(RecordType::kTransfer, static_cast<uint8_t>(cause), id.layer,
+        TransferRecord{duration_ns, bytes, id.expert, 1});
+}
+
+void Recorder::admit(ExpertId id, SlotId slot, int64_t bytes) {
+  if (ring_) ring_->gauges().resident_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  write(RecordType::kAdmit, 0, id.layer, SlotRecord{id.expert, slot, bytes});
+}
+
+void Recorder::evict(ExpertId id, SlotId slot, int64_t bytes) {
+  if (ring_) ring_->gauges().resident_bytes.fetch_sub(bytes, std::memory_order_relaxed);
+  write(RecordType::kEvict, 0, id.layer, SlotRecord{id.expert, slot, bytes});
+}
+
+void Recorder::budget(int64_t bytes_before, int64_t bytes_after) {
+  if (ring_) ring_->gauges().budget_bytes.store(bytes_after, std::memory_order_relaxed);
+  write(RecordType::kBudget, 0, -1, BudgetRecord{bytes_before, bytes_after});
+}
+
+void Recorder::error(std::string_view message) {
+  ErrorRecord record;
+  std::memcpy(record.text, message.data(), std::min(message.size(), sizeof record.text));
+  write(RecordType::kError, 0, -1, record);
+}
+
+void Recorder::prediction(int32_t layer, int32_t predicted, int32_t right, int32_t picked) {
+  write(RecordType::kPrediction, 0, layer, PredictionRecord{predicted, right, picked});
+}
+
+void Recorder::guard(GuardLane lane, bool is_on, double gain_ms) {
+  write(RecordType::kGuard, static_cast<uint8_t>(lane), -1, GuardRecord{is_on ? 1 : 0, gain_ms});
+}
+
+}  // namespace hotset

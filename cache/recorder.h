@@ -1,0 +1,102 @@
+// What an engine says of itself, in one place: typed records into the ring, and the same ranges to
+// NVTX. Without a ring only NVTX hears of it, and no clock is read. The engine owns it; the cache
+// and the device call it. Thread-safe, except that one thread at a time runs a step. Never blocks,
+// never allocates.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "cache/expert_id.h"
+#include "cache/records.h"
+#include "cache/ring.h"
+#include "kernels/cuda/nvtx.h"
+
+namespace hotset {
+
+class Recorder {
+ public:
+  explicit Recorder(std::unique_ptr<Ring> ring = nullptr);
+
+  // A span of time on this thread, until it goes out of scope. `layer` -1: none.
+  class [[nodiscard]] Range {
+   public:
+    Range(Recorder& recorder, RangeName name, int32_t layer, int64_t count, int64_t bytes);
+    ~Range();
+    Range(const Range&) = delete;
+    // What came of it, where that was not known when it began.
+    void moved(int64_t count, int64_t bytes) {
+      count_ = count;
+      bytes_ = bytes;
+    }
+
+   private:
+    Recorder& recorder_;
+    const RangeName name_;
+    const int32_t layer_;
+    int64_t count_, bytes_;
+    const uint64_t begin_ns_;
+  };
+  Range range(RangeName name, int32_t layer = -1, int64_t count = 0, int64_t bytes = 0) {
+    return {*this, name, layer, count, bytes};
+  }
+
+  // A step, on the thread that runs it. It has failed unless done() was called.
+  class [[nodiscard]] Step {
+   public:
+    Step(Recorder& recorder, int64_t position, int64_t rows);
+    ~Step();
+    Step(const Step&) = delete;
+    void done() { failed_ = 0; }
+
+   private:
+    Recorder& recorder_;
+    StepRecord record_;
+    int64_t failed_ = 1;
+    uint64_t begin_ns_;
+  };
+  Step step(int64_t position, int64_t rows) { return {*this, position, rows}; }
+
+  // `count` experts that a wave of a layer's event took, all served in the same way: at(i).
+  template <class Expert>
+  void picks(int32_t layer, size_t count, PickSource source, const Expert& at) {
+    if (!ring_) return;
+    for (size_t first = 0; first < count; first += PicksRecord::kMost) {
+      const size_t part = std::min<size_t>(count - first, PicksRecord::kMost);
+      PicksRecord record;
+      for (size_t i = 0; i < part; ++i) {
+        record.experts[i] = static_cast<uint16_t>(at(first + i));
+        record.sources |= static_cast<uint64_t>(source) << (4 * i);
+      }
+      write(RecordType::kPicks, static_cast<uint8_t>(part), layer, record);
+    }
+  }
+  // An expert has been read into a slot's place, which took `duration_ns` in all.
+  void read(TransferCause cause, ExpertId id, int64_t bytes, int64_t duration_ns);
+  // ... has been copied to the card.
+  void copied(TransferCause cause, ExpertId id, int64_t bytes, int64_t duration_ns);
+  void admit(ExpertId id, SlotId slot, int64_t bytes);
+  void evict(ExpertId id, SlotId slot, int64_t bytes);
+  void budget(int64_t bytes_before, int64_t bytes_after);
+  void error(std::string_view message);
+  // Of `picked` experts of a layer `predicted` had been named before, `right` of them rightly.
+  void prediction(int32_t layer, int32_t predicted, int32_t right, int32_t picked);
+  void guard(GuardLane lane, bool is_on, double gain_ms);
+
+ private:
+  uint64_t now_ns() const;  // 0 without a ring
+  template <class Payload>
+  void write(RecordType type, uint8_t detail, int32_t layer, const Payload& payload,
+             uint64_t time_ns = 0);
+
+  const std::unique_ptr<Ring> ring_;
+  const NvtxDomain nvtx_;
+  std::atomic<uint32_t> step_{0};
+};
+
+}  // namespace hotset
