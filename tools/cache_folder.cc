@@ -1,6 +1,9 @@
 #include "tools/cache_folder.h"
 
+#include <unistd.h>
+
 #include <cstdlib>
+#include <filesystem>
 
 namespace hotset {
 
@@ -11,6 +14,15 @@ std::optional<std::string> cache_folder() {
   const char* user = std::getenv("HOME");
   if (user != nullptr && user[0] == '/') return std::string(user) + "/.cache/hotset";
   return std::nullopt;
+}
+
+std::string runtime_folder() {
+  const char* runtime = std::getenv("XDG_RUNTIME_DIR");
+  std::error_code error;  // it may be that of a session which has ended
+  if (runtime != nullptr && runtime[0] == '/' && std::filesystem::is_directory(runtime, error)) {
+    return std::string(runtime) + "/hotset";
+  }
+  return "/dev/shm/hotset-" + std::to_string(geteuid());
 }
 
 }  // namespace hotset

@@ -5,9 +5,12 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <span>
 
+#include "profiler/timeline.h"
 #include "runtime/generate.h"
 #include "runtime/tokenizer/chat_template.h"
+#include "runtime/weights/output_file.h"
 #include "tools/chat.h"
 #include "tools/commands.h"
 #include "tools/interrupt.h"
@@ -18,7 +21,7 @@ namespace {
 
 struct RunOptions {
   ModelOptions model;
-  std::string prompt, file;
+  std::string prompt, file, timeline;
   bool has_prompt = false, raw = false, json = false, quiet = false;
   std::optional<int64_t> max_tokens;
   std::optional<std::string> system, chat_template;
@@ -133,11 +136,25 @@ void answer_once(LoadedModel& model, const Config& config, const RunOptions& opt
   throw_if_interrupted();
 }
 
+void write_timeline(Timeline& timeline, const std::string& path) {
+  const std::string text = timeline.finish();
+  if (timeline.lost() > 0) {
+    fmt::print(stderr, "hotset: {} lacks {} records that were overwritten; profiler.ring\n", path,
+               timeline.lost());
+  }
+  OutputFile file(path);
+  file.write(0, std::as_bytes(std::span(text)));
+  file.commit();
+}
+
 void run_run(const RunOptions& options) {
   const Config config = config_of(options);
   const bool is_chat = !options.has_prompt && options.file.empty() && isatty(STDIN_FILENO) == 1;
   if (is_chat && (options.json || options.raw)) {
     throw ConfigError("--json and --raw need a prompt: -p, --file or standard input");
+  }
+  if (!options.timeline.empty() && config.profiler.ring == 0) {
+    throw ConfigError("--timeline needs records: profiler.ring is 0");
   }
   std::string prompt = options.prompt;
   if (!options.has_prompt && !is_chat) {
@@ -170,11 +187,14 @@ void run_run(const RunOptions& options) {
   generate_options.chunk = config.prompt.chunk;
   generate_options.stop_ids = stop_ids_of(description, *model.tokenizer, format);
   generate_options.stop_strings = options.stops;
+  std::optional<Timeline> timeline;
+  if (!options.timeline.empty()) timeline.emplace(model.ring_path);
   if (is_chat) {
     Chat(model, *format, config.chat.system, generate_options, sampler).run();
   } else {
     answer_once(model, config, options, format, generate_options, sampler, prompt);
   }
+  if (timeline) write_timeline(*timeline, options.timeline);
 }
 
 }  // namespace
@@ -204,6 +224,8 @@ void add_run_command(CLI::App& app) {
   command->add_option("--repeat-penalty", o->repeat_penalty,
                       "make tokens that have occurred less probable; 1: off");
   command->add_option("--seed", o->seed, "the same seed gives the same text");
+  command->add_option("--timeline", o->timeline,
+                      "write what happened when, in Chrome's trace format (opens in Perfetto)");
   command->add_flag("--json", o->json, "one JSON object on stdout, nothing else");
   command->add_flag("-q,--quiet", o->quiet, "only the answer");
   command->footer("Example:\n  hotset run -m model.gguf -p 'What is 2+2?' -n 64 --ram 50%");

@@ -15,6 +15,9 @@ void add_quantize_command(CLI::App& app);
 void add_pack_command(CLI::App& app);
 void add_simulate_command(CLI::App& app);
 void add_trace_command(CLI::App& app);
+void add_daemon_command(CLI::App& app);
+void add_top_command(CLI::App& app);
+void add_report_command(CLI::App& app);
 void add_config_command(CLI::App& app);
 
 }  // namespace hotset

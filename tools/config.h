@@ -118,6 +118,44 @@ struct MemoryConfig {
   }
 };
 
+struct ProfilerConfig {
+  int64_t ring = 65536;
+
+  template <class Self, class Field>
+  static void visit(Self& self, Field&& field) {
+    field("ring", self.ring,
+          About{.text = "records of 64 bytes that a watcher (hotset daemon, hotset top) may be "
+                        "behind; 0: nobody can watch",
+                .least = 0,
+                .most = 1 << 24});
+  }
+};
+
+struct DaemonConfig {
+  std::string address = "127.0.0.1";
+  int32_t port = 9477;
+  std::optional<std::string> key, log;
+  std::string log_size = "32MiB";
+  double slow_factor = 2;
+
+  template <class Self, class Field>
+  static void visit(Self& self, Field&& field) {
+    field("address", self.address,
+          About{.text = "where it serves; one that others can reach needs a key"});
+    field("port", self.port, About{.text = "0: any that is free", .least = 0, .most = 65535});
+    field("key", self.key,
+          About{.text = "every request must bring it (Authorization: Bearer KEY); unset: none"});
+    field("log", self.log, About{.text = "file of JSON lines; unset: none"});
+    field(
+        "log_size", self.log_size,
+        About{.text = "most that the log and the one before it may take: 32MiB", .is_size = true});
+    field("slow_factor", self.slow_factor,
+          About{.text = "a token is slow if it takes so many times the median",
+                .least = 1.1,
+                .most = 1000});
+  }
+};
+
 // Unset: the model's generation_config.json; greedy where it has none.
 struct SamplerConfig {
   std::optional<double> temperature, top_p, min_p, repeat_penalty;
@@ -165,6 +203,8 @@ struct Config {
   PromptConfig prompt;
   CacheConfig cache;
   PackConfig pack;
+  ProfilerConfig profiler;
+  DaemonConfig daemon;
   SamplerConfig sampler;
   ChatConfig chat;
 
@@ -185,6 +225,8 @@ struct Config {
     field("prompt", self.prompt, About{"how prompts go through the model"});
     field("cache", self.cache, About{"which experts stay in memory where not all fit"});
     field("pack", self.pack, About{"packed weights"});
+    field("profiler", self.profiler, About{"what watchers see"});
+    field("daemon", self.daemon, About{"the watcher (hotset daemon)"});
     field("sampler", self.sampler,
           About{"unset: as the model's generation_config.json says; greedy where it has none"});
     field("chat", self.chat, About{"conversations"});

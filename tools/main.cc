@@ -33,6 +33,9 @@ int run(int argc, char** argv) {
   hotset::add_bench_command(app);
   hotset::add_quantize_command(app);
   hotset::add_pack_command(app);
+  hotset::add_daemon_command(app);
+  hotset::add_top_command(app);
+  hotset::add_report_command(app);
   hotset::add_config_command(app);
   hotset::add_simulate_command(app);
   hotset::add_trace_command(app);

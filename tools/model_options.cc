@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <sstream>
 
+#include "tools/cache_folder.h"
 #include "tools/cpu_topology.h"
 #include "tools/progress.h"
 #include "tools/sidecars.h"
@@ -26,6 +28,29 @@ FileReads reads_for(const MemoryPlan& plan, const ModelDescription& description,
   const auto file_bytes = static_cast<int64_t>(description.file_bytes());
   const bool fits = !budget.room || plan.total() + file_bytes <= budget.room->bytes;
   return fits ? FileReads::kBuffered : FileReads::kDirect;
+}
+
+// Nobody can watch without it, but that is no reason not to answer.
+std::unique_ptr<Ring> make_ring(const Config& config, const ModelDescription& description,
+                                int threads) {
+  if (config.profiler.ring == 0) return nullptr;
+  constexpr int kOthers = 16;  // threads that read, and some to spare
+  const ModelConfig& model = description.config;
+  RingHeader header;
+  header.layers = static_cast<int32_t>(model.num_hidden_layers);
+  header.experts_per_layer = static_cast<int32_t>(model.num_experts);
+  header.picks_per_row = static_cast<int32_t>(model.num_experts_per_tok);
+  header.threads = threads;
+  const std::string name = std::filesystem::path(description.path).filename();
+  name.copy(header.model, sizeof header.model - 1);
+  std::string(HOTSET_PROGRAM).copy(header.program, sizeof header.program - 1);
+  try {
+    return std::make_unique<Ring>(runtime_folder(), header, config.profiler.ring,
+                                  2 * threads + kOthers);
+  } catch (const Error& error) {
+    fmt::print(stderr, "hotset: this run cannot be watched: {}\n", error.what());
+    return nullptr;
+  }
 }
 
 }  // namespace
@@ -108,11 +133,13 @@ LoadedModel load_model(const std::string& path, const Config& config,
   if (config.pack.sidecar == "auto" && !is_reference) {
     sidecar = find_or_write_sidecar(description, sidecar_places(description), SidecarLimits{});
   }
+  std::unique_ptr<Ring> ring = make_ring(config, description, options.threads);
+  if (ring) loaded.ring_path = ring->path();
   ProgressBar bar;
   loaded.engine = std::make_unique<Engine>(
       std::move(description), options,
       [&](int64_t done, int64_t all, const char* what) { bar.update(done, all, what); },
-      std::move(sidecar));
+      std::move(sidecar), std::move(ring));
   loaded.load_ms = ms_since(loaded.start);
   return loaded;
 }

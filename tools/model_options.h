@@ -49,6 +49,7 @@ struct LoadedModel {
   MemoryBudget budget;
   std::optional<Tokenizer> tokenizer;           // nothing: the file has no vocabulary
   std::chrono::steady_clock::time_point start;  // when the file was opened
+  std::string ring_path;                        // empty: nobody can watch
   double load_ms = 0;                           // from then until the first step can run
 
   // For those who measure. Shows progress; Interrupted on Ctrl-C. Returns the ms since `start`.

@@ -1,0 +1,116 @@
+#include "profiler/daemon.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "kernels/check.h"
+#include "profiler/summary.h"
+
+namespace hotset {
+namespace {
+
+constexpr size_t kSlowKept = 50, kTicksKept = 600, kLatenciesKept = 256;
+
+}  // namespace
+
+Daemon::Daemon(std::string folder, double slow_factor)
+    : folder_(std::move(folder)), slow_factor_(slow_factor) {}
+
+void Daemon::tick(const Now& now, JsonLog* log, Board* board) {
+  find_engines();
+  for (const auto& engine : engines_) {
+    engine->is_alive = engine->reader.writer_is_alive();  // before its last records are read
+    read(*engine, now, log);
+    const std::string line =
+        tick_line(*engine, now, engine->is_alive ? "tick" : "end of engine").dump();
+    if (log != nullptr) log->append(line);
+    history_.push_back(line);
+    if (history_.size() > kTicksKept) history_.pop_front();
+    if (!engine->is_alive) gone_.insert(engine->reader.path());
+  }
+  if (board != nullptr) board->show(content(now, log));
+  std::erase_if(engines_, [](const auto& engine) { return !engine->is_alive; });
+}
+
+void Daemon::find_engines() {
+  const std::vector<std::string> paths = find_rings(folder_);
+  std::erase_if(gone_, [&](const std::string& path) {
+    return !std::binary_search(paths.begin(), paths.end(), path);
+  });
+  refused_.clear();
+  for (const std::string& path : paths) {
+    const bool is_known = std::any_of(engines_.begin(), engines_.end(), [&](const auto& engine) {
+      return engine->reader.path() == path;
+    });
+    if (is_known || gone_.contains(path)) continue;
+    try {
+      auto engine = std::make_unique<WatchedEngine>(path);
+      if (engine->reader.writer_is_alive()) engines_.push_back(std::move(engine));
+    } catch (const Error& error) {
+      refused_.push_back(error.what());
+    }
+  }
+}
+
+void Daemon::read(WatchedEngine& engine, const Now& now, JsonLog* log) {
+  engine.records.clear();
+  engine.reader.drain(engine.records);
+  engine.statistics.fade(1);
+  engine.statistics.absorb(engine.records, [&](const Token& token) {
+    if (token.rows > 1 || token.failed || !is_slow(engine, token)) return;
+    engine.metrics.count_slow(cause_of(token));
+    slow_.push_back({now.unix_ms, engine.reader.header().pid, cause_of(token), explain(token),
+                     static_cast<double>(token.latency_ns()) / 1e6});
+    if (slow_.size() > kSlowKept) slow_.pop_front();
+    if (log != nullptr) log->append(slow_line(slow_.back()).dump());
+  });
+}
+
+// Against the median of the tokens before it: what is usual differs a thousandfold by machine and
+// model. A millisecond more than usual is never worth a line.
+bool Daemon::is_slow(WatchedEngine& engine, const Token& token) const {
+  constexpr size_t kLeast = 16;
+  constexpr int64_t kLeastNs = 1000000;
+  std::vector<int64_t>& known = engine.latencies;
+  bool slow = false;
+  if (known.size() >= kLeast) {
+    std::vector<int64_t> sorted = known;
+    const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
+    std::nth_element(sorted.begin(), middle, sorted.end());
+    slow = static_cast<double>(token.latency_ns()) > slow_factor_ * static_cast<double>(*middle) &&
+           token.latency_ns() > *middle + kLeastNs;
+  }
+  if (known.size() < kLatenciesKept) {
+    known.push_back(token.latency_ns());
+  } else {
+    known[engine.next_latency++ % kLatenciesKept] = token.latency_ns();
+  }
+  return slow;
+}
+
+Board::Content Daemon::content(const Now& now, const JsonLog* log) {
+  nlohmann::ordered_json state = {{"unix_ms", now.unix_ms},
+                                  {"engines", nlohmann::ordered_json::array()},
+                                  {"slow", nlohmann::ordered_json::array()}};
+  metrics_.begin(log == nullptr ? 0 : log->lost());
+  for (const auto& engine : engines_) {
+    metrics_.add(engine->metrics, engine->statistics, engine->reader);
+    state["engines"].push_back(detail_of(*engine, now));
+  }
+  for (const SlowToken& slow : slow_) state["slow"].push_back(slow_line(slow));
+  std::string text = state.dump();
+  text.pop_back();  // the lines are JSON already
+  text += ",\"history\":[";
+  for (const std::string& line : history_) text += line + ",";
+  if (!history_.empty()) text.pop_back();
+  return {metrics_.text(), text + "]}"};
+}
+
+void Daemon::finish(const Now& now, JsonLog* log) {
+  for (const auto& engine : engines_) {
+    read(*engine, now, log);
+    if (log != nullptr) log->append(tick_line(*engine, now, "end of watch").dump());
+  }
+}
+
+}  // namespace hotset

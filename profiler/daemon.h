@@ -1,0 +1,79 @@
+// The watcher of all of a user's engines. A tick finds them, reads what they recorded since the
+// last one, and tells the log and the board. It changes nothing of theirs, and they know nothing of
+// it. No clock and no thread in here: time comes in. Thread-compatible.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "profiler/board.h"
+#include "profiler/json_log.h"
+#include "profiler/metrics.h"
+#include "profiler/ring_reader.h"
+#include "profiler/statistics.h"
+
+namespace hotset {
+
+struct Now {
+  uint64_t monotonic_ns = 0;  // as the records' times
+  int64_t unix_ms = 0;        // for people
+};
+
+// An engine, as seen through its ring.
+struct WatchedEngine {
+  explicit WatchedEngine(const std::string& path)
+      : reader(path), statistics(reader.header()), metrics(reader.model()) {}
+
+  RingReader reader;
+  Statistics statistics;
+  EngineMetrics metrics;
+  std::vector<Record> records;     // of the tick
+  std::vector<int64_t> latencies;  // ns of the last tokens, oldest overwritten
+  size_t next_latency = 0;
+  bool is_alive = true;
+};
+
+struct SlowToken {
+  int64_t unix_ms = 0;
+  int64_t pid = 0;
+  std::string cause, text;
+  double ms = 0;
+};
+
+class Daemon {
+ public:
+  // Watches the rings of `folder`. A token is slow if it takes `slow_factor` times the median of
+  // those before it.
+  Daemon(std::string folder, double slow_factor);
+
+  // `log` and `board` may be null.
+  void tick(const Now& now, JsonLog* log, Board* board);
+  // Last lines of the engines that still run: the watcher goes.
+  void finish(const Now& now, JsonLog* log);
+
+  void set_slow_factor(double factor) { slow_factor_ = factor; }
+  const std::vector<std::unique_ptr<WatchedEngine>>& engines() const { return engines_; }
+  const std::deque<SlowToken>& slow_tokens() const { return slow_; }
+  const std::vector<std::string>& refused() const { return refused_; }  // why, of the last tick
+
+ private:
+  void find_engines();
+  void read(WatchedEngine& engine, const Now& now, JsonLog* log);
+  bool is_slow(WatchedEngine& engine, const Token& token) const;
+  Board::Content content(const Now& now, const JsonLog* log);
+
+  const std::string folder_;
+  double slow_factor_;
+  std::vector<std::unique_ptr<WatchedEngine>> engines_;
+  std::set<std::string> gone_;  // rings whose engine is dead, and was told of
+  std::vector<std::string> refused_;
+  std::deque<SlowToken> slow_;       // the last ones
+  std::deque<std::string> history_;  // the last lines of ticks
+  Metrics metrics_;
+};
+
+}  // namespace hotset

@@ -1,0 +1,89 @@
+#include "profiler/frame.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace hotset {
+namespace {
+
+std::string bar(double part, int width) {
+  const int full = std::clamp(static_cast<int>(part * width + 0.5), 0, width);
+  return std::string(static_cast<size_t>(full), '#') +
+         std::string(static_cast<size_t>(width - full), '.');
+}
+
+std::string bytes(int64_t n) {
+  constexpr const char* kUnits[] = {"B", "KB", "MB", "GB", "TB"};
+  auto value = static_cast<double>(n);
+  int unit = 0;
+  for (; value >= 1000 && unit < 4; ++unit) value /= 1000;
+  return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 1, kUnits[unit]);
+}
+
+void add_engine(std::vector<std::string>& lines, const WatchedEngine& engine, const Now& now,
+                int width) {
+  const Statistics& s = engine.statistics;
+  const RingReader& reader = engine.reader;
+  const TimeCounts recent = s.recent_time(now.monotonic_ns, 10);
+  const auto ms = [](uint64_t ns) { return static_cast<double>(ns) / 1e6; };
+  const auto mean_ms = [&](uint64_t ns) {
+    return recent.tokens == 0 ? 0.0 : ms(ns) / static_cast<double>(recent.tokens);
+  };
+  lines.push_back(fmt::format("{}  pid {}  {} tokens, {:.1f}/s  errors {}  lost {}", reader.model(),
+                              reader.header().pid, s.time().tokens,
+                              static_cast<double>(recent.tokens) / 10, s.errors(), reader.lost()));
+  lines.push_back(fmt::format("hit rate    10 s {:5.1f} %   1 min {:5.1f} %   all {:5.1f} %",
+                              100 * s.recent_picks(now.monotonic_ns, 10).hit_rate(),
+                              100 * s.recent_picks(now.monotonic_ns, 60).hit_rate(),
+                              100 * s.picks().hit_rate()));
+  lines.push_back(fmt::format("token       p50 {:.2f} ms   p90 {:.2f} ms   p99 {:.2f} ms",
+                              ms(s.token_ns().quantile(0.5)), ms(s.token_ns().quantile(0.9)),
+                              ms(s.token_ns().quantile(0.99))));
+  lines.push_back(fmt::format(
+      "spent on    compute {:.2f} ms   reads {:.2f} ms   card {:.2f} ms   other {:.2f} ms",
+      mean_ms(recent.compute_ns), mean_ms(recent.read_wait_ns), mean_ms(recent.card_wait_ns),
+      mean_ms(recent.other_ns)));
+  lines.push_back(fmt::format("experts     {} of {}   read {}   admitted {} ({} hit)   evicted {}",
+                              bytes(reader.resident_bytes()), bytes(reader.budget_bytes()),
+                              bytes(static_cast<int64_t>(s.bytes_read())), s.admissions(),
+                              s.admissions_hit(), s.evictions()));
+  const int bar_width = std::max(10, width - 22);
+  for (int32_t layer = 0; layer < s.layers(); ++layer) {
+    const double rate = s.recent_picks(now.monotonic_ns, 60, layer).hit_rate();
+    lines.push_back(
+        fmt::format("layer {:>3}  {} {:5.1f} %", layer, bar(rate, bar_width), 100 * rate));
+  }
+}
+
+}  // namespace
+
+std::string frame_of(const Daemon& daemon, const Now& now, int width, int height) {
+  width = std::max(width, 20);
+  std::vector<std::string> lines;
+  if (daemon.engines().empty()) lines.push_back("no engine runs");
+  for (const std::string& why : daemon.refused()) lines.push_back("refused: " + why);
+  // What explains goes first: layers are many, and a low terminal cuts the end off.
+  const auto& slow = daemon.slow_tokens();
+  constexpr size_t kSlowShown = 3;
+  for (const auto& engine : daemon.engines()) {
+    std::vector<std::string> of_engine;
+    add_engine(of_engine, *engine, now, width);
+    constexpr std::ptrdiff_t kHead = 5;
+    lines.insert(lines.end(), of_engine.begin(), of_engine.begin() + kHead);
+    for (size_t i = slow.size() - std::min(slow.size(), kSlowShown); i < slow.size(); ++i) {
+      if (slow[i].pid == engine->reader.header().pid)
+        lines.push_back("slow        " + slow[i].text);
+    }
+    lines.insert(lines.end(), of_engine.begin() + kHead, of_engine.end());
+  }
+  std::string text;
+  for (size_t i = 0; i < lines.size() && (height == 0 || std::cmp_less(i, height)); ++i) {
+    text += lines[i].substr(0, static_cast<size_t>(width)) + "\n";
+  }
+  return text;
+}
+
+}  // namespace hotset

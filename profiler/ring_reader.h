@@ -1,0 +1,62 @@
+// Reads the ring of another process (cache/ring.h), which may be of any version, half written,
+// dead, or hostile: nothing in the file is believed before it has been checked, and a record is
+// either what was written or not reported. Thread-compatible.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cache/ring.h"
+
+namespace hotset {
+
+class RingReader {
+ public:
+  // Throws Error: not this user's with mode 0600, no ring, another version, sizes that contradict
+  // the file's. The file may be unlinked afterwards.
+  explicit RingReader(const std::string& path);
+  RingReader(int fd, const std::string& path);  // takes the descriptor over
+  ~RingReader();
+  RingReader(const RingReader&) = delete;
+
+  const RingHeader& header() const { return header_; }
+  const std::string& path() const { return path_; }
+  std::string model() const;
+  int64_t budget_bytes() const;
+  int64_t resident_bytes() const;
+
+  bool writer_is_alive() const;
+  // Appends what was written since the last call to `out`, sorted by time, lanes merged. Records
+  // with layers, experts or types that the header excludes are counted as invalid and left out.
+  void drain(std::vector<Record>& out);
+  // The same for one thread's lane alone.
+  size_t lane_count() const { return lanes_.size(); }
+  void drain_lane(size_t lane, std::vector<Record>& out) { drain_lane(lanes_[lane], out); }
+
+  uint64_t lost() const;                         // overwritten before they were read, or dropped
+  uint64_t invalid() const { return invalid_; }  // not such as this version knows
+
+ private:
+  struct Lane {
+    const RingLane* shared = nullptr;
+    const RingCell* cells = nullptr;
+    uint64_t capacity = 0, next = 0;
+  };
+  void map(int fd);
+  void drain_lane(Lane& lane, std::vector<Record>& out);
+  bool is_valid(const Record& record) const;
+
+  std::string path_;
+  const std::byte* data_ = nullptr;
+  uint64_t bytes_ = 0;
+  RingHeader header_;
+  std::vector<Lane> lanes_;
+  uint64_t overwritten_ = 0, invalid_ = 0;
+};
+
+// Rings in the folder, by name. Empty where there is no folder, or it is not this user's own.
+std::vector<std::string> find_rings(const std::string& folder);
+
+}  // namespace hotset

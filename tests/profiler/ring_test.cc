@@ -1,0 +1,247 @@
+#include "cache/ring.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <random>
+#include <thread>
+
+#include "kernels/check.h"
+#include "tests/profiler/rings.h"
+
+namespace hotset::test {
+namespace {
+
+// A record whose every word follows from one number, so that a torn one shows.
+Record numbered(uint64_t n) {
+  Record record;
+  record.time_ns = n + (uint64_t{1} << 40);
+  record.type = RecordType::kBudget;
+  const auto value = static_cast<int64_t>(n);
+  record.set(BudgetRecord{value, value + 1, {value + 2, value + 3, value + 4}});
+  return record;
+}
+void expect_whole(const Record& record) {
+  const auto b = record.as<BudgetRecord>();
+  const int64_t n = b.bytes_before;
+  ASSERT_EQ(record.time_ns, static_cast<uint64_t>(n) + (uint64_t{1} << 40));
+  ASSERT_EQ(b.bytes_after, n + 1);
+  ASSERT_EQ(b.unused[0], n + 2);
+  ASSERT_EQ(b.unused[1], n + 3);
+  ASSERT_EQ(b.unused[2], n + 4);
+}
+
+std::string refusal(const std::string& path) {
+  try {
+    RingReader reader(path);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+class RingTest : public testing::Test {
+ protected:
+  RingFolder folder;
+};
+
+TEST_F(RingTest, WhatIsWrittenIsReadOnceInOrder) {
+  Ring ring(folder.path(), small_header(), 256, 2);
+  RingReader reader(ring.path());
+  ring.take_step_lane();
+  for (uint64_t n = 0; n < 100; ++n) ring.write(numbered(n));
+  const std::vector<Record> records = drain(reader);
+  ASSERT_EQ(records.size(), 100U);
+  for (uint64_t n = 0; n < 100; ++n) EXPECT_EQ(records[n].as<BudgetRecord>().bytes_before, n);
+  EXPECT_TRUE(drain(reader).empty());
+  EXPECT_EQ(reader.lost(), 0U);
+  EXPECT_EQ(reader.invalid(), 0U);
+  EXPECT_EQ(reader.model(), "model.gguf");
+}
+
+TEST_F(RingTest, OverwrittenRecordsAreCounted) {
+  Ring ring(folder.path(), small_header(), 256, 2);
+  RingReader reader(ring.path());
+  ring.take_step_lane();
+  for (uint64_t n = 0; n < 1000; ++n) ring.write(numbered(n));
+  const std::vector<Record> records = drain(reader);
+  ASSERT_EQ(records.size(), 256U);
+  EXPECT_EQ(records.front().as<BudgetRecord>().bytes_before, 1000 - 256);
+  EXPECT_EQ(reader.lost(), 1000U - 256U);
+}
+
+TEST_F(RingTest, EveryThreadHasItsLaneAndOneTooManyIsCounted) {
+  Ring ring(folder.path(), small_header(), 1024, 2);
+  RingReader reader(ring.path());
+  ring.take_step_lane();
+  ring.write(numbered(0));
+  std::atomic<int> started = 0;
+  std::vector<std::thread> threads;
+  for (uint64_t t = 0; t < 3; ++t) {
+    threads.emplace_back([&, t] {
+      ++started;
+      while (started < 3) std::this_thread::yield();  // all live at once: no id comes twice
+      for (uint64_t n = 0; n < 10; ++n) ring.write(numbered(1 + t * 10 + n));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(drain(reader).size() + reader.lost(), 31U);
+  EXPECT_EQ(reader.lost(), 10U);
+}
+
+// The writer at full speed laps the reader again and again: whatever is reported is whole, and
+// nothing is reported twice.
+TEST_F(RingTest, ATornRecordIsNeverReported) {
+  Ring ring(folder.path(), small_header(), 64, 1);
+  RingReader reader(ring.path());
+  constexpr uint64_t kRecords = 400000;
+  std::atomic<bool> done = false;
+  std::thread writer([&] {
+    ring.take_step_lane();
+    for (uint64_t n = 0; n < kRecords; ++n) ring.write(numbered(n));
+    done = true;
+  });
+  int64_t last = -1;
+  uint64_t seen = 0;
+  std::vector<Record> records;
+  for (bool is_last = false; !is_last;) {
+    is_last = done;
+    records.clear();
+    reader.drain(records);
+    for (const Record& record : records) {
+      expect_whole(record);
+      ASSERT_GT(record.as<BudgetRecord>().bytes_before, last);
+      last = record.as<BudgetRecord>().bytes_before;
+    }
+    seen += records.size();
+  }
+  writer.join();
+  EXPECT_EQ(seen + reader.lost(), kRecords);
+  EXPECT_EQ(last, kRecords - 1);
+  EXPECT_EQ(reader.invalid(), 0U);
+}
+
+TEST_F(RingTest, AWriteTakesTensOfNanoseconds) {
+  Ring ring(folder.path(), small_header(), 65536, 1);
+  ring.take_step_lane();
+  constexpr int kWrites = 200000, kRounds = 5;
+  double best_ns = 1e9;
+  for (int round = 0; round < kRounds; ++round) {
+    const auto start = std::chrono::steady_clock::now();
+    for (uint64_t n = 0; n < kWrites; ++n) ring.write(numbered(n));
+    const std::chrono::duration<double, std::nano> taken = std::chrono::steady_clock::now() - start;
+    best_ns = std::min(best_ns, taken.count() / kWrites);
+  }
+  RecordProperty("ns_a_record", static_cast<int>(best_ns + 0.5));
+  std::printf("ring write: %.1f ns a record\n", best_ns);
+  EXPECT_LT(best_ns, 1000);  // sanitizers included; the figure is what is printed
+}
+
+TEST_F(RingTest, TheFileIsPrivateAndGoneWithItsOwner) {
+  std::string path;
+  {
+    const Ring ring(folder.path(), small_header(), 256, 2);
+    path = ring.path();
+    struct stat file {
+    }, directory{};
+    ASSERT_EQ(stat(path.c_str(), &file), 0);
+    ASSERT_EQ(stat(folder.path().c_str(), &directory), 0);
+    EXPECT_EQ(file.st_mode & 0777, 0600U);
+    EXPECT_EQ(directory.st_mode & 0777, 0700U);
+    EXPECT_THAT(find_rings(folder.path()), testing::ElementsAre(path));
+  }
+  EXPECT_THAT(find_rings(folder.path()), testing::IsEmpty());
+}
+
+TEST_F(RingTest, WhatAKilledEngineLeftIsRemovedByTheNext) {
+  std::filesystem::create_directory(folder.path());
+  std::filesystem::permissions(folder.path(), std::filesystem::perms::owner_all);
+  const pid_t child = fork();
+  if (child == 0) {
+    const Ring ring(folder.path(), small_header(), 256, 2);
+    raise(SIGKILL);
+  }
+  ASSERT_GT(child, 0);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  const std::vector<std::string> left = find_rings(folder.path());
+  ASSERT_EQ(left.size(), 1U);
+  EXPECT_FALSE(RingReader(left[0]).writer_is_alive());
+  const Ring ring(folder.path(), small_header(), 256, 2);
+  EXPECT_THAT(find_rings(folder.path()), testing::ElementsAre(ring.path()));
+  EXPECT_TRUE(RingReader(ring.path()).writer_is_alive());
+}
+
+TEST_F(RingTest, AFolderThatOthersMayEnterIsRefused) {
+  std::filesystem::create_directory(folder.path());
+  std::filesystem::permissions(folder.path(), std::filesystem::perms::all);
+  EXPECT_THROW(Ring(folder.path(), small_header(), 256, 2), Error);
+  EXPECT_THAT(find_rings(folder.path()), testing::IsEmpty());
+}
+
+TEST_F(RingTest, ARingThatOthersMayReadIsRefused) {
+  const Ring ring(folder.path(), small_header(), 256, 2);
+  ASSERT_EQ(chmod(ring.path().c_str(), 0644), 0);
+  EXPECT_THAT(refusal(ring.path()), testing::HasSubstr("mode 0600"));
+}
+
+TEST_F(RingTest, AnotherVersionAndEveryBrokenHeaderIsRefused) {
+  const Ring ring(folder.path(), small_header(), 256, 2);
+  const auto change = [&](size_t at, uint32_t value) {
+    const int fd = open(ring.path().c_str(), O_RDWR);
+    uint32_t before = 0;
+    EXPECT_EQ(pread(fd, &before, sizeof before, static_cast<off_t>(at)), 4);
+    EXPECT_EQ(pwrite(fd, &value, sizeof value, static_cast<off_t>(at)), 4);
+    const std::string message = refusal(ring.path());
+    EXPECT_EQ(pwrite(fd, &before, sizeof before, static_cast<off_t>(at)), 4);
+    close(fd);
+    return message;
+  };
+  EXPECT_THAT(change(offsetof(RingHeader, magic), 7), testing::HasSubstr("not a ring"));
+  EXPECT_THAT(change(offsetof(RingHeader, version), 7), testing::HasSubstr("version 7"));
+  for (const size_t field :
+       {offsetof(RingHeader, cell_bytes), offsetof(RingHeader, lanes),
+        offsetof(RingHeader, file_bytes), offsetof(RingHeader, layers),
+        offsetof(RingHeader, experts_per_layer), kRingPage + offsetof(RingLane, capacity),
+        kRingPage + offsetof(RingLane, cells_at)}) {
+    for (const uint32_t value : {0U, 0xffffffffU}) {
+      if (field == kRingPage + offsetof(RingLane, cells_at) && value == 0) continue;  // of page 0
+      EXPECT_THAT(change(field, value), testing::HasSubstr("damaged")) << field << " " << value;
+    }
+  }
+  EXPECT_EQ(refusal(ring.path()), "");
+}
+
+TEST_F(RingTest, RandomRecordsAreCountedAndNotReported) {
+  const Ring ring(folder.path(), small_header(), 256, 2);
+  const int fd = open(ring.path().c_str(), O_RDWR);
+  struct stat status {};
+  ASSERT_EQ(fstat(fd, &status), 0);
+  std::mt19937_64 random(20261124);
+  for (off_t at = 2 * kRingPage; at + 64 <= status.st_size; at += 64) {
+    const auto n = static_cast<uint64_t>((at - 2 * kRingPage) / 64);
+    std::array<uint64_t, 8> cell;
+    for (uint64_t& word : cell) word = random();
+    cell[0] = n % 256 + 1;
+    cell[2] = random() % 14 | 0xfffeff00;  // a known type, a layer and a detail that are not
+    ASSERT_EQ(pwrite(fd, cell.data(), 64, at), 64);
+  }
+  const uint64_t head = 256;
+  ASSERT_EQ(pwrite(fd, &head, 8, kRingPage + offsetof(RingLane, head)), 8);
+  close(fd);
+  RingReader reader(ring.path());
+  for (const Record& record : drain(reader)) EXPECT_EQ(record.type, RecordType::kError);
+  EXPECT_GT(reader.invalid(), 150U);
+}
+
+}  // namespace
+}  // namespace hotset::test

@@ -1,0 +1,98 @@
+// A private folder for rings, and a ring with a recorder over it.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cache/recorder.h"
+#include "profiler/ring_reader.h"
+
+namespace hotset::test {
+
+inline RingHeader small_header() {
+  RingHeader header;
+  header.layers = 4;
+  header.experts_per_layer = 64;
+  header.picks_per_row = 4;
+  std::string("model.gguf").copy(header.model, sizeof header.model - 1);
+  return header;
+}
+
+class RingFolder {
+ public:
+  RingFolder() {
+    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
+    path_ = std::filesystem::path(testing::TempDir()) /
+            (std::string("rings_") + test->name() + "_" + std::to_string(getpid()));
+    std::filesystem::remove_all(path_);
+  }
+  ~RingFolder() { std::filesystem::remove_all(path_); }
+  std::string path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+inline std::vector<Record> drain(RingReader& reader) {
+  std::vector<Record> records;
+  reader.drain(records);
+  return records;
+}
+
+inline constexpr uint64_t kMs = 1000000;
+
+// Writes records as an engine would, at times of the test's choosing.
+class Script {
+ public:
+  uint64_t time_ns = 5 * uint64_t{1000000000};
+
+  void begin(int64_t position, int64_t rows = 1) {
+    ++step_;
+    position_ = position;
+    rows_ = rows;
+    begin_ns_ = time_ns;
+    add(RecordType::kStepBegin, 0, 0, StepRecord{position, rows});
+  }
+  void end() {
+    add(RecordType::kStepEnd, 0, 0,
+        StepRecord{position_, rows_, static_cast<int64_t>(time_ns - begin_ns_)});
+  }
+  void range(RangeName name, uint16_t layer, uint64_t ns, int64_t count = 0) {
+    time_ns += ns;
+    add(RecordType::kRange, static_cast<uint8_t>(name), layer,
+        RangeRecord{static_cast<int64_t>(ns), count * 100, count});
+  }
+  void picks(uint16_t layer, const std::vector<uint16_t>& experts, size_t hits) {
+    PicksRecord record;
+    for (size_t i = 0; i < experts.size(); ++i) {
+      record.experts[i] = experts[i];
+      const auto source = i < hits ? PickSource::kResident : PickSource::kRead;
+      record.sources |= static_cast<uint64_t>(source) << (4 * i);
+    }
+    add(RecordType::kPicks, static_cast<uint8_t>(experts.size()), layer, record);
+  }
+  template <class Payload>
+  void add(RecordType type, uint8_t detail, uint16_t layer, const Payload& payload) {
+    Record r;
+    r.time_ns = time_ns;
+    r.type = type;
+    r.detail = detail;
+    r.layer = layer;
+    r.step = step_;
+    r.set(payload);
+    records.push_back(r);
+  }
+
+  std::vector<Record> records;
+
+ private:
+  uint32_t step_ = 0;
+  uint64_t begin_ns_ = 0;
+  int64_t position_ = 0, rows_ = 1;
+};
+
+}  // namespace hotset::test

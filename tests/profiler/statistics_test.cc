@@ -1,0 +1,216 @@
+#include "profiler/statistics.h"
+
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+#include <set>
+
+#include "tests/profiler/rings.h"
+
+namespace hotset::test {
+namespace {
+
+class StatisticsTest : public testing::Test {
+ protected:
+  void absorb() {
+    statistics.absorb(script.records, [&](const Token& token) { tokens.push_back(token); });
+    script.records.clear();
+  }
+  Script script;
+  Statistics statistics{small_header()};  // 4 layers of 64 experts, 4 picks
+  std::vector<Token> tokens;
+};
+
+TEST_F(StatisticsTest, ATokensTimeIsSplitWithoutCountingAnyOfItTwice) {
+  script.begin(6);
+  script.end();
+  script.time_ns += 3 * kMs;  // sampling
+  script.begin(7);
+  script.range(RangeName::kMixer, 0, 2 * kMs);
+  script.range(RangeName::kReadWait, 0, 30 * kMs, 6);
+  // The experts' range holds the wait that ended before it.
+  script.time_ns += 4 * kMs;
+  script.add(RecordType::kRange, static_cast<uint8_t>(RangeName::kExperts), 0,
+             RangeRecord{34 * kMs, 0, 0});
+  script.time_ns += kMs;
+  script.end();
+  absorb();
+  ASSERT_EQ(tokens.size(), 2U);
+  const Token& token = tokens[1];
+  EXPECT_EQ(token.step_ns, 37 * kMs);
+  EXPECT_EQ(token.gap_ns, 3 * kMs);
+  EXPECT_EQ(token.compute_ns, 6 * kMs);
+  EXPECT_EQ(token.read_wait_ns, 30 * kMs);
+  EXPECT_EQ(token.other_ns(), 4 * kMs);
+  EXPECT_EQ(token.reads, 6);
+  EXPECT_EQ(statistics.token_ns().count(), 1U);  // of the first nobody knows since when
+  EXPECT_EQ(explain(token), "token 7: 40 ms, 30 ms waiting for 6 reads in layer 0");
+}
+
+TEST_F(StatisticsTest, TheExplanationNamesTheLayersAndTheTopic) {
+  Token token;
+  token.position = 812;
+  token.step_ns = 41 * kMs;
+  token.compute_ns = 8 * kMs;
+  token.read_wait_ns = 33 * kMs;
+  token.reads = 6;
+  token.waits = {{3, 10 * kMs}, {7, 11 * kMs}, {20, 12 * kMs}};
+  token.after_topic_change = true;
+  EXPECT_EQ(explain(token),
+            "token 812: 41 ms, 33 ms waiting for 6 reads in layers 3, 7, 20 after a topic change");
+  token.read_wait_ns = 0;
+  EXPECT_EQ(explain(token), "token 812: 41 ms, 33 ms outside of the model's operations");
+  token.compute_ns = 40 * kMs;
+  EXPECT_EQ(explain(token), "token 812: 41 ms, 40 ms computing");
+}
+
+TEST_F(StatisticsTest, WindowsForgetAndTotalsDoNot) {
+  script.begin(1);
+  script.picks(2, {1, 2, 3, 4}, 1);
+  script.end();
+  script.time_ns += 30 * 1000 * kMs;
+  script.begin(2);
+  script.picks(2, {1, 2, 3, 4}, 4);
+  script.end();
+  const uint64_t now = script.time_ns;
+  absorb();
+  EXPECT_EQ(statistics.picks().hits(), 5U);
+  EXPECT_EQ(statistics.picks().misses(), 3U);
+  EXPECT_EQ(statistics.layer_picks(2).hits(), 5U);
+  EXPECT_EQ(statistics.layer_picks(1).hits(), 0U);
+  EXPECT_EQ(statistics.recent_picks(now, 10).hits(), 4U);
+  EXPECT_EQ(statistics.recent_picks(now, 10).misses(), 0U);
+  EXPECT_EQ(statistics.recent_picks(now, 60, 2).hits(), 5U);
+  EXPECT_EQ(statistics.recent_picks(now + 40 * 1000 * kMs, 60).hits(), 4U);
+  EXPECT_EQ(statistics.recent_picks(now + 40 * 1000 * kMs, 10).hits(), 0U);
+  EXPECT_EQ(statistics.recent_time(now, 60).tokens, 2U);
+}
+
+TEST_F(StatisticsTest, AnInsertedExpertIsUsefulWhenItIsHit) {
+  const auto slot = [&](RecordType type, int32_t expert) {
+    script.add(type, 0, 1, SlotRecord{expert, 0, 100});
+  };
+  slot(RecordType::kAdmit, 5);
+  slot(RecordType::kAdmit, 6);
+  script.begin(1);
+  script.picks(1, {5}, 1);
+  script.picks(1, {6}, 0);  // a miss is no hit
+  script.end();
+  script.begin(2);
+  script.picks(1, {5}, 1);
+  script.end();
+  slot(RecordType::kEvict, 5);
+  slot(RecordType::kEvict, 6);
+  absorb();
+  EXPECT_EQ(statistics.admissions(), 2U);
+  EXPECT_EQ(statistics.admissions_hit(), 1U);
+  EXPECT_EQ(statistics.evictions(), 2U);
+  EXPECT_EQ(statistics.evictions_unhit(), 1U);
+}
+
+// Against a reference that looks back over the whole trace for each pick.
+TEST_F(StatisticsTest, ReuseDistancesAreThoseOfTheTrace) {
+  std::mt19937 random(20261124);
+  std::vector<std::set<uint16_t>> trace;
+  for (int t = 0; t < 300; ++t) {
+    std::set<uint16_t> picks;
+    while (picks.size() < 4) {
+      picks.insert(static_cast<uint16_t>(std::min(random() % 64, random() % 64)));
+    }
+    trace.push_back(picks);
+    script.begin(t);
+    script.picks(3, {picks.begin(), picks.end()}, 0);
+    script.end();
+  }
+  absorb();
+  std::vector<uint64_t> distances;
+  uint64_t first_uses = 0;
+  for (size_t t = 0; t < trace.size(); ++t) {
+    for (const uint16_t expert : trace[t]) {
+      // Experts used after `expert` was; those used together with it, only if they come before it
+      // in the order of recency, which is that of the event.
+      std::set<uint16_t> since;
+      size_t back = t;
+      while (back > 0 && !trace[back - 1].contains(expert)) {
+        since.insert(trace[back - 1].begin(), trace[back - 1].end());
+        --back;
+      }
+      if (back == 0) {
+        ++first_uses;
+        continue;
+      }
+      since.insert(trace[back - 1].begin(), trace[back - 1].end());
+      since.erase(expert);
+      distances.push_back(since.size());
+    }
+  }
+  EXPECT_EQ(statistics.first_uses(), first_uses);
+  EXPECT_EQ(statistics.reuse_distance().count(), distances.size());
+  // Companions of the last use count as later for one of two orders: at most 3 of difference.
+  double sum = 0;
+  for (const uint64_t d : distances) sum += static_cast<double>(d);
+  const auto n = static_cast<double>(distances.size());
+  EXPECT_LE(statistics.reuse_distance().sum() / n, sum / n);
+  EXPECT_GE(statistics.reuse_distance().sum() / n, sum / n - 3);
+}
+
+TEST_F(StatisticsTest, ATopicChangeIsNoticedAndPasses) {
+  std::mt19937 random(7);
+  const auto token = [&](int64_t position, uint16_t base) {
+    script.begin(position);
+    for (uint16_t layer = 0; layer < 4; ++layer) {
+      std::set<uint16_t> picks;
+      while (picks.size() < 4) picks.insert(static_cast<uint16_t>(base + random() % 8));
+      script.picks(layer, {picks.begin(), picks.end()}, 4);
+    }
+    script.end();
+  };
+  for (int t = 0; t < 100; ++t) token(t, t < 50 ? 0 : 32);
+  absorb();
+  ASSERT_EQ(tokens.size(), 100U);
+  EXPECT_FALSE(tokens[49].after_topic_change);
+  EXPECT_TRUE(tokens[50].after_topic_change);
+  EXPECT_TRUE(tokens[55].after_topic_change);
+  EXPECT_FALSE(tokens[90].after_topic_change);
+}
+
+TEST_F(StatisticsTest, APauseOfTheUserIsNoLatency) {
+  script.begin(0, 10);
+  script.end();
+  script.time_ns += 2 * kMs;
+  script.begin(10);
+  script.end();
+  script.time_ns += 60 * 1000 * kMs;
+  script.begin(12, 5);  // the next question; its first token was the last of the answer
+  script.end();
+  absorb();
+  EXPECT_EQ(statistics.token_ns().count(), 1U);
+  EXPECT_EQ(statistics.time().tokens, 1U);
+  EXPECT_EQ(statistics.time().prompt_rows, 15U);
+}
+
+TEST(HistogramTest, QuantilesAreWithinASixteenthOfTheTruth) {
+  std::mt19937_64 random(20261124);
+  std::lognormal_distribution<double> latency(15, 2);
+  Histogram histogram;
+  std::vector<uint64_t> values;
+  for (int i = 0; i < 20000; ++i) {
+    values.push_back(static_cast<uint64_t>(latency(random)));
+    histogram.add(values.back());
+  }
+  std::sort(values.begin(), values.end());
+  for (const double q : {0.01, 0.5, 0.9, 0.99, 1.0}) {
+    const auto truth = values[static_cast<size_t>(q * 20000) - 1];
+    EXPECT_GE(histogram.quantile(q), truth);
+    EXPECT_LE(static_cast<double>(histogram.quantile(q)), static_cast<double>(truth) * 17 / 16 + 1);
+  }
+  for (int b = 0; b < Histogram::kBuckets; ++b) {
+    EXPECT_EQ(Histogram::bucket(Histogram::least(b)), b);
+  }
+  EXPECT_EQ(Histogram::bucket(UINT64_MAX), Histogram::kBuckets - 1);
+}
+
+}  // namespace
+}  // namespace hotset::test
