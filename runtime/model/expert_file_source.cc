@@ -160,8 +160,11 @@ int64_t ExpertFileSource::read(ExpertId id, int32_t part, std::byte* landing) {
       landing += landing_bytes_of(bytes);
     }
   } catch (const Error& error) {
-    throw Error(fmt::format("{} (tensor {}: expert {} of layer {})", error.what(), m.name,
-                            id.expert, id.layer));
+    const RowRange& range = m.rows.front();
+    const auto tensor_at = static_cast<int64_t>(range.tensor->offset);
+    throw Error(fmt::format("{} (tensor {}: expert {} of layer {}, from offset {})", error.what(),
+                            m.name, id.expert, id.layer,
+                            m.quantised != nullptr ? tensor_at : offset_of(m, range)));
   }
   return bytes_read;
 }
