@@ -175,7 +175,12 @@ TEST_F(CliTest, BenchReportsRatesAgainstTheMemory) {
   }
   EXPECT_GE(out["resident_ms"], out["load_ms"]);
   EXPECT_LE(out["huge_page_share"].get<double>(), 1.0);
-  EXPECT_EQ(out.size(), 12u);
+  EXPECT_EQ(out["hit_rate"], 1.0) << "all experts fit";
+  EXPECT_EQ(out["expert_misses"], 0);
+  EXPECT_EQ(out["bytes_read"], 10616832) << "what filling has read: every expert once";
+  EXPECT_EQ(out["routing"], "router");
+  EXPECT_FALSE(out["prefetch"]["on"]) << "there is nothing to read ahead";
+  EXPECT_EQ(out.size(), 17u);
 }
 
 TEST_F(CliTest, QuantizeKeepsTheModelAndItsVocabulary) {

@@ -170,8 +170,8 @@ TEST_F(TraceCliTest, AFullDiskEndsTheTraceAndNotTheRun) {
   for (int i = 0; i < 150; ++i) text << "The cat sat on the mat, and the dog. ";
   text.close();
   // Files may not grow beyond some 100 kB; the signal that says so is ignored: a full disk has
-  // none.
-  const Result run = hotset("eval -m " + kDemo + " --file " + path("text") +
+  // none. The ring is larger than that, so there is none.
+  const Result run = hotset("eval --set profiler.ring=0 -m " + kDemo + " --file " + path("text") +
                                 " --decode --json --trace " + path("full.trace"),
                             "trap '' XFSZ; ulimit -f 200;");
   EXPECT_EQ(run.exit_code, 0) << run.err;
