@@ -1,6 +1,6 @@
-// Threads that load the experts of a cache one after another behind the steps, until all are
-// resident. Starting a model is nothing but a cold tier: what a step needs before it has come is an
-// ordinary miss and jumps the queue.
+// Threads that load the experts of a cache one after another behind the steps, until all that it
+// wants to fill (ExpertCache::fill_one) are resident. Starting a model is nothing but a cold tier:
+// what a step needs before it has come is an ordinary miss and jumps the queue.
 #pragma once
 
 #include <condition_variable>
@@ -18,11 +18,11 @@ namespace hotset {
 
 class BackgroundFill {
  public:
-  // The cache must have a slot for every expert, and outlive this.
+  // The cache must outlive this.
   BackgroundFill(ExpertCache& cache, int threads);
   ~BackgroundFill();  // ends within one load
 
-  // Returns when every expert is resident. Calls `progress(bytes done, bytes in all)` now and then,
+  // Returns when nothing is left to fill. Calls `progress(bytes done, bytes in all)` now and then,
   // which may throw to stop the waiting (not the filling). The Error that ended the filling is
   // thrown here; the expert is absent, and a step that needs it tries again and reports it, too.
   void wait(const std::function<void(int64_t, int64_t)>& progress);

@@ -37,6 +37,9 @@ ExpertCache::ExpertCache(ExpertSource& source, SlotPlan plan, ThreadPool& pool,
     }
     classes_.push_back(std::move(c));
   }
+  fill_order_.resize(table_.size());
+  fill_place_.resize(table_.size());
+  order_fill(std::vector<float>(table_.size()));
   residents_.reserve(experts_per_layer_);
   absent_.reserve(2 * experts_per_layer_);  // once more, where a filler has failed
   reading_.reserve(experts_per_layer_);
@@ -339,7 +342,7 @@ void ExpertCache::evict(ExpertId id) {
   recorder_.evict(id, slot, c.slots.slot_bytes());
   --residents_of_layer_[id.layer];
   resident_bytes_ -= c.slots.slot_bytes();
-  fill_next_ = std::min(fill_next_, index(id));
+  fill_next_ = std::min<size_t>(fill_next_, fill_place_[index(id)]);
   for (CacheStats* stats : {&total_, &by_layer_[id.layer]}) ++stats->evictions;
 }
 
@@ -365,7 +368,7 @@ void ExpertCache::abandon_event() {
     for (const Load& load : *loads) {
       if (load.slot >= 0) slots.give_back(load.slot);
       table_[index(load.landed.id)] = kAbsent;
-      fill_next_ = std::min(fill_next_, index(load.landed.id));
+      fill_next_ = std::min<size_t>(fill_next_, fill_place_[index(load.landed.id)]);
     }
     loads->clear();
   }

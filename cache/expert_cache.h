@@ -97,9 +97,10 @@ class ExpertCache {
   // reads.
   void expect(int32_t layer, std::span<const int32_t> experts);
 
-  // Loads the next absent expert, in the source's order, into a free slot; false where there is
-  // none or nothing is left to load. Filling is not use: no hit, no miss. Thread-safe beside the
-  // running event. An Error from the source leaves the expert absent.
+  // Loads the next absent expert into a free slot: the best scores of the last restore_scores or
+  // resize first, then, where all have a slot, in the source's order. False where there is none or
+  // nothing is left to load. Filling is not use: no hit, no miss. Thread-safe beside the running
+  // event. An Error from the source leaves the expert absent.
   bool fill_one();
 
   // As many slots as the plan says, which is one of the same source: the experts that the policy
@@ -175,6 +176,11 @@ class ExpertCache {
   void abandon_event();
   void shrink(SizeClass& c, std::unique_lock<std::mutex>& lock);
   std::optional<ExpertId> next_to_fill();
+  void order_fill(std::span<const float> scores);
+  bool has_room_to_fill(int32_t layer) const {
+    const SizeClass& c = size_class(layer);
+    return c.slots.residents() + c.filling < c.residents_max;
+  }
 
   ExpertSource& source_;
   ThreadPool& pool_;
@@ -192,7 +198,9 @@ class ExpertCache {
   std::vector<SlotId> table_;  // [layer][expert] -> slot, kAbsent or kLoading
   std::vector<int32_t> residents_of_layer_;
   int64_t resident_bytes_ = 0;
-  size_t fill_next_ = 0;      // no expert of the table before it is absent
+  std::vector<uint32_t> fill_order_, fill_place_;  // of the table, and where in the order each is
+  size_t fill_scored_ = 0;                         // so many of the order have a score
+  size_t fill_next_ = 0;      // no expert of the order before it is absent, if its class has room
   size_t fill_expected_ = 0;  // the source has had a hint about those before it
   CacheStats total_;
   std::vector<CacheStats> by_layer_;

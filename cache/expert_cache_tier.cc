@@ -23,11 +23,28 @@ ExpertCache::AtRest::~AtRest() {
   cache_.at_rest_.notify_all();
 }
 
+// Where not all have a slot only what was used is worth reading before somebody asks for it.
 std::optional<ExpertId> ExpertCache::next_to_fill() {
-  while (fill_next_ < table_.size() && table_[fill_next_] != kAbsent) ++fill_next_;
-  if (fill_next_ == table_.size()) return std::nullopt;
-  return ExpertId{static_cast<int32_t>(fill_next_ / experts_per_layer_),
-                  static_cast<int32_t>(fill_next_ % experts_per_layer_)};
+  const size_t end = plan_.all_resident() ? table_.size() : fill_scored_;
+  for (; fill_next_ < end; ++fill_next_) {
+    const uint32_t i = fill_order_[fill_next_];
+    const ExpertId id{static_cast<int32_t>(i / experts_per_layer_),
+                      static_cast<int32_t>(i % experts_per_layer_)};
+    if (table_[i] == kAbsent && has_room_to_fill(id.layer)) return id;
+  }
+  return std::nullopt;
+}
+
+void ExpertCache::order_fill(std::span<const float> scores) {
+  std::iota(fill_order_.begin(), fill_order_.end(), 0u);
+  std::stable_sort(fill_order_.begin(), fill_order_.end(),
+                   [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; });
+  for (uint32_t place = 0; place < fill_order_.size(); ++place) {
+    fill_place_[fill_order_[place]] = place;
+  }
+  fill_scored_ = static_cast<size_t>(
+      std::count_if(scores.begin(), scores.end(), [](float s) { return s > 0; }));
+  fill_next_ = fill_expected_ = 0;
 }
 
 bool ExpertCache::fill_one() {
@@ -36,23 +53,23 @@ bool ExpertCache::fill_one() {
   constexpr size_t kAhead = 48;
   ExpertId id;
   SlotId slot;
-  size_t expect_begin, expect_end;
+  std::vector<uint32_t> expected;
   {
     const std::lock_guard lock(mutex_);
     const std::optional<ExpertId> next = next_to_fill();
     if (!next) return false;
     id = *next;
     SizeClass& c = size_class(id.layer);
-    if (c.slots.residents() + c.filling >= c.residents_max) return false;
     slot = c.slots.take(id);
     if (slot < 0) return false;
     ++c.filling;
     table_[index(id)] = kLoading;
-    expect_begin = fill_expected_;
-    expect_end = std::min(fill_next_ + kAhead, table_.size());
-    fill_expected_ = std::max(expect_begin, expect_end);
+    const size_t end = std::min(fill_next_ + kAhead, table_.size());
+    for (; fill_expected_ < end; ++fill_expected_) {
+      expected.push_back(fill_order_[fill_expected_]);
+    }
   }
-  for (size_t i = expect_begin; i < expect_end; ++i) {
+  for (const uint32_t i : expected) {
     source_.expect({static_cast<int32_t>(i / experts_per_layer_),
                     static_cast<int32_t>(i % experts_per_layer_)});
   }
@@ -74,7 +91,7 @@ bool ExpertCache::fill_one() {
     finish([&] {
       c.slots.give_back(slot);
       table_[index(id)] = kAbsent;
-      fill_next_ = std::min(fill_next_, index(id));
+      fill_next_ = std::min<size_t>(fill_next_, fill_place_[index(id)]);
     });
     throw;
   }
@@ -101,6 +118,9 @@ void ExpertCache::resize(SlotPlan plan) {
   }
   recorder_.budget(plan_.slot_bytes_total, plan.slot_bytes_total);
   plan_ = std::move(plan);
+  std::vector<float> scores(table_.size());
+  for (const auto& c : classes_) c->policy->save(scores);
+  order_fill(scores);
 }
 
 // Slots beyond the new number are emptied: as many residents as are too many go, the policy's
@@ -161,6 +181,7 @@ void ExpertCache::restore_scores(std::span<const float> scores) {
   HOTSET_CHECK(scores.size() == table_.size(), "a score for every expert");
   const std::lock_guard lock(mutex_);
   for (const auto& c : classes_) c->policy->restore(scores);
+  order_fill(scores);
 }
 
 void ExpertCache::verify() const {
@@ -169,7 +190,9 @@ void ExpertCache::verify() const {
   std::vector<int32_t> of_layer(residents_of_layer_.size());
   for (size_t i = 0; i < table_.size(); ++i) {
     const SlotId slot = table_[i];
-    HOTSET_CHECK(slot != kAbsent || i >= fill_next_, "the fillers have passed by an absent expert");
+    HOTSET_CHECK(fill_order_[fill_place_[i]] == i, "the fillers' order does not hold everyone");
+    HOTSET_CHECK(slot != kAbsent || fill_place_[i] >= fill_next_ || !plan_.all_resident(),
+                 "the fillers have passed by an absent expert");
     if (slot < 0) continue;
     const ExpertId id{static_cast<int32_t>(i / experts_per_layer_),
                       static_cast<int32_t>(i % experts_per_layer_)};

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <mutex>
 
 #include "cache/background_fill.h"
 #include "kernels/check.h"
@@ -91,8 +92,10 @@ struct Engine::State {
   WatchedObserver watched;
   std::vector<int32_t> tokens, logit_rows;
   std::vector<RowRun> runs;
-  std::vector<BatchRow> fed;           // feed's rows
-  std::optional<BackgroundFill> fill;  // last: ends before what it uses
+  std::vector<BatchRow> fed;  // feed's rows
+  std::mutex fills_mutex;
+  // One more for each time the budget grew. Last: end before what they use.
+  std::vector<std::unique_ptr<BackgroundFill>> fills;
 
   // `w` may be without contents (Engine::plan): memory is reserved here and committed when it is
   // written.
@@ -111,16 +114,8 @@ struct Engine::State {
                            ? std::make_unique<ExpertSidecarSource>(*sidecar, file_source, o.reads)
                            : nullptr),
         source(sidecar ? static_cast<ExpertSource&>(*sidecar_source) : file_source),
-        cache(
-            source,
-            plan_slots(source, o.expert_bytes,
-                       static_cast<int32_t>(description.config.num_experts_per_tok)),
-            pool,
-            [&](PolicyShape shape) {
-              shape.top_k = static_cast<int32_t>(description.config.num_experts_per_tok);
-              return make_policy(o.policy, std::move(shape));
-            },
-            cache_options(description.config, o, source.landing_bytes(), recorder)),
+        cache(source, plan_experts(o.expert_bytes), pool, policy_factory(o.policy),
+              cache_options(description.config, o, source.landing_bytes(), recorder)),
         // A resident model takes a prompt in chunks; else the whole prompt goes through layer by
         // layer, so that each expert is read once a prompt (docs/architecture.md, Tokens).
         rows_max(cache.plan().all_resident() ? std::min<int64_t>(o.chunk, context) : context),
@@ -152,6 +147,18 @@ struct Engine::State {
     return prefetch == Prefetch::kOn || guard.is_on();
   }
   Rows run(const Batch& batch, StepObserver* observer);
+  int32_t top_k() const { return static_cast<int32_t>(description.config.num_experts_per_tok); }
+  SlotPlan plan_experts(int64_t bytes) const { return plan_slots(source, bytes, top_k()); }
+  PolicyFactory policy_factory(const PolicyOptions& policy) const {
+    return [policy, k = top_k()](PolicyShape shape) {
+      shape.top_k = k;
+      return make_policy(policy, std::move(shape));
+    };
+  }
+  void start_filling() {
+    const std::lock_guard lock(fills_mutex);
+    fills.push_back(std::make_unique<BackgroundFill>(cache, pool.size()));
+  }
   void check_rows(std::span<const BatchRow> rows) const;
   void plan_runs(std::span<const BatchRow> rows);
 };
@@ -218,7 +225,10 @@ Engine::Engine(ModelDescription description, const EngineOptions& options, const
   });
   state_ = std::make_unique<State>(std::move(description), options, std::move(weights),
                                    std::move(sidecar), std::move(ring));
-  if (state_->cache.plan().all_resident()) state_->fill.emplace(state_->cache, threads());
+  if (!options.expert_scores.empty()) state_->cache.restore_scores(options.expert_scores);
+  if (state_->cache.plan().all_resident() || !options.expert_scores.empty()) {
+    state_->start_filling();
+  }
 }
 
 Engine::~Engine() = default;
@@ -228,8 +238,13 @@ MemoryPlan Engine::plan(const ModelDescription& description, const EngineOptions
 }
 
 void Engine::wait_until_resident(const Progress& progress) {
-  if (!state_->fill) return;
-  state_->fill->wait([&](int64_t done, int64_t all) { progress(done, all, "experts"); });
+  BackgroundFill* fill = nullptr;
+  {
+    const std::lock_guard lock(state_->fills_mutex);
+    if (!state_->fills.empty()) fill = state_->fills.back().get();
+  }
+  if (fill == nullptr) return;
+  fill->wait([&](int64_t done, int64_t all) { progress(done, all, "experts"); });
 }
 
 const ModelDescription& Engine::description() const {
@@ -267,9 +282,20 @@ bool Engine::is_prefetching() const {
   return state_->is_prefetching();
 }
 
-void Engine::resize_experts(int64_t bytes) {
-  state_->cache.resize(
-      plan_slots(state_->source, bytes, static_cast<int32_t>(config().num_experts_per_tok)));
+void Engine::resize_experts(int64_t budget_bytes) {
+  const int64_t before = state_->cache.plan().slot_bytes_total;
+  SlotPlan plan = plan_experts(budget_bytes);
+  const bool grows = plan.slot_bytes_total > before;
+  state_->cache.resize(std::move(plan));
+  if (grows) state_->start_filling();
+}
+
+void Engine::replace_policy(const PolicyOptions& policy) {
+  state_->cache.replace_policy(state_->policy_factory(policy));
+}
+
+SlotPlan Engine::plan_experts(int64_t budget_bytes) const {
+  return state_->plan_experts(budget_bytes);
 }
 
 Session Engine::open_session() {

@@ -36,7 +36,10 @@ struct EngineOptions {
   int32_t sessions = 1;      // sessions that may be open at once
   KvType kv_type = KvType::kF16;
   int64_t expert_bytes = INT64_MAX;  // budget for routed experts in RAM
-  PolicyOptions policy = {};         // who stays in RAM where not all experts do
+  // What was learned of this model's experts before, [layer][expert] (ExpertCache::save_scores):
+  // the best are loaded first, and kept. Empty: nothing.
+  std::vector<float> expert_scores = {};
+  PolicyOptions policy = {};  // who stays in RAM where not all experts do
   FileReads reads =
       FileReads::kBuffered;  // of experts that steps need; direct: past the page cache
   Prefetch prefetch = Prefetch::kAuto;
@@ -89,9 +92,9 @@ class Engine {
   // stop.
   using Progress = std::function<void(int64_t, int64_t, const char*)>;
   // Returns when the first step can run. Where there is room for every expert, threads then load
-  // them one after another behind the steps. Weights come from `sidecar` if there is one; it is of
-  // this model, and what is damaged in it is taken from the model's file. `ring`: where watchers
-  // read what the engine does; none: nobody watches.
+  // them one after another behind the steps; where there is not, those that have scores. Weights
+  // come from `sidecar` if there is one; it is of this model, and what is damaged in it is taken
+  // from the model's file. `ring`: where watchers read what the engine does; none: nobody watches.
   Engine(ModelDescription description, const EngineOptions& options, const Progress& progress,
          std::unique_ptr<Sidecar> sidecar = nullptr, std::unique_ptr<Ring> ring = nullptr);
   ~Engine();
@@ -100,6 +103,12 @@ class Engine {
   // needs. What `progress` throws ends the waiting, not the loading. Throws the Error of an expert
   // that cannot be loaded.
   void wait_until_resident(const Progress& progress);
+
+  // Both at any time, from any thread; they wait for the running layer of a step. The best experts
+  // stay resident, and where the budget grows the next best follow in the background.
+  void resize_experts(int64_t budget_bytes);
+  void replace_policy(const PolicyOptions& policy);
+  SlotPlan plan_experts(int64_t budget_bytes) const;  // what resize_experts would make of it
 
   // What construction would take, without reading weights.
   static MemoryPlan plan(const ModelDescription& description, const EngineOptions& options);
@@ -125,8 +134,6 @@ class Engine {
   // For measurements on weights that mean nothing (hotset bench --routing); empty: the router's.
   void force_routing(ForcedRouting forced);
 
-  // Another budget for routed experts: the best stay. Any thread; waits for a running layer.
-  void resize_experts(int64_t bytes);
   bool is_prefetching() const;  // as of the next step
   CacheStats cache_stats() const;
   const ExpertCache& cache() const;

@@ -1,6 +1,7 @@
 #include "tools/chat.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <iostream>
@@ -56,9 +57,12 @@ void Chat::run() {
   for (;;) {
     throw_if_interrupted();
     fmt::print(stderr, "> ");
+    wait_for_terminal(STDIN_FILENO);
     std::string line;
+    if (interrupted()) std::fputs("\n", stderr);
+    throw_if_interrupted();
     const bool has_line = static_cast<bool>(std::getline(std::cin, line));
-    if (!has_line) fmt::print(stderr, "\n");
+    if (!has_line) std::fputs("\n", stderr);  // the terminal may be gone: no error then
     throw_if_interrupted();
     if (!has_line) return;
     if (line.empty() || obey(line)) continue;

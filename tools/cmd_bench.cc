@@ -179,22 +179,29 @@ void run_kernel_bench(const BenchOptions& options) {
                 options.repetitions, options.json);
 }
 
-void run_bench(const BenchOptions& options) {
+Config config_of(const BenchOptions& options) {
   Config config = options.model.config();
-  if (options.kernels) return run_kernel_bench(options);
-  if (options.model.model.empty()) throw ConfigError("bench: -m MODEL is missing (or --kernels)");
   const int64_t needed = options.depth + std::max(options.prompt, options.generate);
   if (config.ctx == 0) config.ctx = std::max<int64_t>(1, needed);
   if (needed > config.ctx) {
     throw ConfigError(
         fmt::format("--depth, -p and -n need {} positions, but --ctx is {}", needed, config.ctx));
   }
+  // Random tokens teach nothing, and what is measured must not depend on what ran before.
+  if (!config.scores.workload) config.scores.save = "off";
+  return config;
+}
+
+void run_bench(const BenchOptions& options) {
+  if (options.kernels) return run_kernel_bench(options);
+  if (options.model.model.empty()) throw ConfigError("bench: -m MODEL is missing (or --kernels)");
+  const Config config = config_of(options);
   if (options.prompt + options.generate == 0) throw ConfigError("-p and -n are both 0");
 
   std::optional<RoutingPlayer> routing;
   std::optional<DrawnPredictor> predictor;
   const LoadedModel model = load_model(
-      options.model.model, config,
+      options.model.model, config, [&] { return config_of(options); },
       [&](const ModelDescription& description, EngineOptions& engine_options) {
         const ModelConfig& c = description.config;
         if (options.routing.empty()) return;

@@ -98,12 +98,18 @@ std::vector<int32_t> continue_greedily(Engine& engine, Session& session,
 }
 
 void run_eval(const EvalOptions& options) {
-  Config config = options.model.config();
   const std::vector<int32_t> tokens = tokens_of(options);
-  // As long as is needed, where it was not said.
-  if (config.ctx == 0) config.ctx = std::max<int64_t>(1, std::ssize(tokens) + options.greedy);
-  if (options.reference) config.kv.type = "f32";
-  const LoadedModel model = load_model(options.model.model, config, {}, options.reference);
+  const auto configure = [&] {
+    Config config = options.model.config();
+    // As long as is needed, where it was not said.
+    if (config.ctx == 0) config.ctx = std::max<int64_t>(1, std::ssize(tokens) + options.greedy);
+    if (options.reference) config.kv.type = "f32";
+    // What is measured must not depend on what ran before.
+    if (!config.scores.workload) config.scores.save = "off";
+    return config;
+  };
+  const LoadedModel model =
+      load_model(options.model.model, configure(), configure, {}, options.reference);
   Engine& engine = *model.engine;
   check_tokens(tokens, engine, options.greedy);
 

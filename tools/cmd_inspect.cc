@@ -196,7 +196,7 @@ void run_inspect(const InspectOptions& options) {
     config.ram = options.ram;
     check_config(config);
     const MemoryBudget budget = memory_budget(config, memory_room());
-    const MemoryPlan plan = Engine::plan(model, engine_options(config, model, budget));
+    const MemoryPlan plan = plan_engine(config, model, budget).memory;
     out["plan"] = plan_json(plan, budget);
     if (!options.json) {
       fmt::print("{}{}\n", describe_plan(plan, budget),

@@ -162,8 +162,9 @@ void run_run(const RunOptions& options) {
   }
 
   std::optional<ChatTemplate> format;
-  LoadedModel model =
-      load_model(options.model.model, config, [&](const ModelDescription& opened, EngineOptions&) {
+  LoadedModel model = load_model(
+      options.model.model, config, [&] { return config_of(options); },
+      [&](const ModelDescription& opened, EngineOptions&) {
         if (!opened.vocabulary) {
           throw Error(
               opened.path +

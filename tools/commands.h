@@ -19,5 +19,7 @@ void add_daemon_command(CLI::App& app);
 void add_top_command(CLI::App& app);
 void add_report_command(CLI::App& app);
 void add_config_command(CLI::App& app);
+void add_ctl_command(CLI::App& app);
+void add_cache_command(CLI::App& app);
 
 }  // namespace hotset

@@ -79,18 +79,41 @@ struct CacheConfig {
           About{.text = "score: recent use, decayed, by router rank; lru: least recently used goes "
                         "first; lfu: least often used, counts halved every 256 tokens; static: by "
                         "the saved scores, never changed",
-                .names = "score|lru|lfu|static"});
+                .names = "score|lru|lfu|static",
+                .is_live = true});
     field("half_life", self.half_life,
           About{.text = "of score, in tokens: unused for so long, it has halved; 0: the best of 8, "
                         "16, 32",
                 .least = 0,
-                .most = 1e6});
+                .most = 1e6,
+                .is_live = true});
     field("prefetch", self.prefetch,
           About{.text = "experts are read before their layer picks them, by a guess; auto: while "
                         "that is measured to be faster",
                 .names = "auto|on|off"});
     field("io_threads", self.io_threads,
           About{.text = "threads that read experts from the disk", .least = 1, .most = 64});
+  }
+};
+
+struct ScoresConfig {
+  std::string save = "auto";
+  int32_t every_s = 300;
+  std::optional<std::string> workload;
+
+  template <class Self, class Field>
+  static void visit(Self& self, Field&& field) {
+    field(
+        "save", self.save,
+        About{.text = "what a run learned of its experts is kept in the cache folder, and the next "
+                      "start begins with it",
+              .names = "auto|off"});
+    field("every_s", self.every_s,
+          About{.text = "seconds between two savings; the end of a run saves, too",
+                .least = 1,
+                .most = 1e6});
+    field("workload", self.workload,
+          About{.text = "a name for what the model is used for: each has scores of its own"});
   }
 };
 
@@ -108,13 +131,20 @@ struct PackConfig {
 
 struct MemoryConfig {
   std::string headroom = "5%";
+  bool pressure = true;
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
     field("headroom", self.headroom,
           About{.text = "memory that stays free: 1GiB, or a part of what the machine or the "
                         "container has (5%)",
-                .is_size = true});
+                .is_size = true,
+                .is_live = true});
+    field(
+        "pressure", self.pressure,
+        About{.text = "experts give memory back while everything on the machine waits for memory, "
+                      "and take it again later",
+              .is_live = true});
   }
 };
 
@@ -202,6 +232,7 @@ struct Config {
   KvConfig kv;
   PromptConfig prompt;
   CacheConfig cache;
+  ScoresConfig scores;
   PackConfig pack;
   ProfilerConfig profiler;
   DaemonConfig daemon;
@@ -215,7 +246,8 @@ struct Config {
           About{.text = "memory for routed experts: as much as fits (auto), 16GiB, 16GB, or a part "
                         "of all of them (50%)",
                 .names = "auto",
-                .is_size = true});
+                .is_size = true,
+                .is_live = true});
     field("memory", self.memory, About{"memory in all"});
     field("ctx", self.ctx,
           About{.text = "positions a session can hold; 0: the model's, at most 8192",
@@ -224,6 +256,7 @@ struct Config {
     field("kv", self.kv, About{"attention's keys and values"});
     field("prompt", self.prompt, About{"how prompts go through the model"});
     field("cache", self.cache, About{"which experts stay in memory where not all fit"});
+    field("scores", self.scores, About{"what is known of experts from one run to the next"});
     field("pack", self.pack, About{"packed weights"});
     field("profiler", self.profiler, About{"what watchers see"});
     field("daemon", self.daemon, About{"the watcher (hotset daemon)"});

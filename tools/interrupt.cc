@@ -1,5 +1,6 @@
 #include "tools/interrupt.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -53,6 +54,17 @@ void clear_interrupt() {
 
 void throw_if_interrupted() {
   if (interrupted()) throw Interrupted{};
+}
+
+void wait_for_terminal(int fd) {
+  sigset_t ours, before;
+  sigemptyset(&ours);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&ours, number);
+  pthread_sigmask(SIG_BLOCK, &ours, &before);
+  // Signals come in while it waits and nowhere else: none is missed between the look and the wait.
+  pollfd ready = {fd, POLLIN, 0};
+  if (!interrupted()) ppoll(&ready, 1, nullptr, &before);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 int end_exit_code() {

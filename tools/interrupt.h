@@ -14,6 +14,8 @@ void catch_interrupts();
 bool interrupted();      // by any of them
 void clear_interrupt();  // forgets a Ctrl-C, and nothing else
 void throw_if_interrupted();
+// Returns when the terminal can be read, or a signal has come, even one that came just before.
+void wait_for_terminal(int fd);
 int end_exit_code();  // 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP
 
 }  // namespace hotset

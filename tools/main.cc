@@ -39,6 +39,8 @@ int run(int argc, char** argv) {
   hotset::add_config_command(app);
   hotset::add_simulate_command(app);
   hotset::add_trace_command(app);
+  hotset::add_ctl_command(app);
+  hotset::add_cache_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

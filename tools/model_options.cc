@@ -64,6 +64,9 @@ void ModelOptions::add_to(CLI::App& command) {
                      "memory for routed experts: 16GiB, 16GB, 50% (default: what fits)");
   command.add_option("--trace", trace,
                      "record which experts are picked, for hotset simulate and hotset trace");
+  command.add_option(
+      "--workload", workload,
+      "a name for this kind of use: it starts with what was learned under that name");
   command.add_option("--config", config_file, "a YAML file of settings (see configs/default.yaml)");
   command.add_option("--set", sets, "one setting: key=value; may be repeated")
       ->allow_extra_args(false);
@@ -80,6 +83,7 @@ Config ModelOptions::config() const {
   if (threads) config.cpu.threads = *threads;
   if (ctx) config.ctx = *ctx;
   if (ram) config.ram = *ram;
+  if (workload) config.scores.workload = *workload;
   check_config(config);
   return config;
 }
@@ -88,8 +92,8 @@ int compute_threads(const Config& config) {
   return config.cpu.threads > 0 ? config.cpu.threads : usable_cores();
 }
 
-EngineOptions engine_options(const Config& config, const ModelDescription& description,
-                             const MemoryBudget& budget) {
+EnginePlan plan_engine(const Config& config, const ModelDescription& description,
+                       const MemoryBudget& budget) {
   EngineOptions options;
   options.threads = compute_threads(config);
   options.pinning = config.cpu.pin ? Pinning::kCores : Pinning::kNone;
@@ -103,19 +107,20 @@ EngineOptions engine_options(const Config& config, const ModelDescription& descr
                                                       : Prefetch::kAuto;
   options.io_threads = config.cache.io_threads;
   options.on_notice = [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
-  // Where all experts are resident the rest takes less: prompts go through in chunks.
   const MemoryPlan all = Engine::plan(description, options);
-  if (config.ram == "100%" || (config.ram == "auto" && all.total() <= budget.most_bytes())) {
-    return options;
-  }
+  const bool takes_all = config.ram == "auto" ? all.total() <= budget.most_bytes()
+                                              : Size::parse(config.ram)->bytes_of(100) == 100;
+  if (takes_all) return {options, all};
+  // Where not all experts are resident the rest takes more: a prompt goes through as a whole.
   options.expert_bytes = 0;
   const MemoryPlan least = Engine::plan(description, options);
   options.expert_bytes = expert_bytes_of(config.ram, least.experts.expert_bytes_total,
                                          least.total() - least.experts.slot_bytes_total, budget);
-  return options;
+  return {options, Engine::plan(description, options)};
 }
 
 LoadedModel load_model(const std::string& path, const Config& config,
+                       const std::function<Config()>& reread,
                        const std::function<void(const ModelDescription&, EngineOptions&)>& prepare,
                        bool is_reference) {
   LoadedModel loaded;
@@ -124,22 +129,32 @@ LoadedModel load_model(const std::string& path, const Config& config,
   if (is_reference) description = reference(std::move(description));
   if (description.vocabulary) loaded.tokenizer.emplace(*description.vocabulary);
   loaded.budget = memory_budget(config, memory_room());
-  EngineOptions options = engine_options(config, description, loaded.budget);
-  if (prepare) prepare(description, options);
-  const MemoryPlan plan = Engine::plan(description, options);
-  check_fits(plan, loaded.budget);
-  options.reads = reads_for(plan, description, loaded.budget);
+  EnginePlan plan = plan_engine(config, description, loaded.budget);
+  if (prepare) prepare(description, plan.options);
+  check_fits(plan.memory, loaded.budget);
+  plan.options.reads = reads_for(plan.memory, description, loaded.budget);
+  if (config.scores.save == "auto") {
+    const uint64_t fingerprint = fingerprint_of(description);
+    if (const auto file = scores_path(fingerprint, config.scores.workload)) {
+      loaded.scores = std::make_unique<ScoreKeeper>(*file, description, fingerprint);
+      plan.options.expert_scores = loaded.scores->restore();
+    }
+  }
   std::unique_ptr<Sidecar> sidecar;
   if (config.pack.sidecar == "auto" && !is_reference) {
     sidecar = find_or_write_sidecar(description, sidecar_places(description), SidecarLimits{});
   }
-  std::unique_ptr<Ring> ring = make_ring(config, description, options.threads);
+  std::unique_ptr<Ring> ring = make_ring(config, description, plan.options.threads);
   if (ring) loaded.ring_path = ring->path();
   ProgressBar bar;
   loaded.engine = std::make_unique<Engine>(
-      std::move(description), options,
+      std::move(description), plan.options,
       [&](int64_t done, int64_t all, const char* what) { bar.update(done, all, what); },
       std::move(sidecar), std::move(ring));
+  loaded.settings = std::make_unique<LiveSettings>(*loaded.engine, config, reread);
+  loaded.attendant =
+      std::make_unique<Attendant>(*loaded.engine, *loaded.settings, loaded.scores.get(),
+                                  config.scores.every_s, runtime_folder());
   loaded.load_ms = ms_since(loaded.start);
   return loaded;
 }

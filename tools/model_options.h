@@ -13,8 +13,11 @@
 
 #include "runtime/engine.h"
 #include "runtime/tokenizer/tokenizer.h"
+#include "tools/attendant.h"
 #include "tools/config.h"
+#include "tools/live_settings.h"
 #include "tools/memory_budget.h"
+#include "tools/score_keeper.h"
 #include "tools/trace_recorder.h"
 
 namespace hotset {
@@ -27,7 +30,7 @@ struct ModelOptions {
   std::vector<std::string> sets;
   std::optional<int32_t> threads;
   std::optional<int64_t> ctx;
-  std::optional<std::string> ram;
+  std::optional<std::string> ram, workload;
 
   std::string trace;  // a file to record the routing into; "": none
 
@@ -39,10 +42,13 @@ struct ModelOptions {
 
 int compute_threads(const Config& config);
 
-// `expert_bytes` needs the model, a part of whose experts may have been asked for, and the budget,
-// of which `ram: auto` takes what is left.
-EngineOptions engine_options(const Config& config, const ModelDescription& description,
-                             const MemoryBudget& budget);
+struct EnginePlan {
+  EngineOptions options;
+  MemoryPlan memory;
+};
+// What `ram` comes to for a model. Need not fit (check_fits).
+EnginePlan plan_engine(const Config& config, const ModelDescription& description,
+                       const MemoryBudget& budget);
 
 struct LoadedModel {
   std::unique_ptr<Engine> engine;
@@ -52,15 +58,20 @@ struct LoadedModel {
   std::string ring_path;                        // empty: nobody can watch
   double load_ms = 0;                           // from then until the first step can run
 
+  std::unique_ptr<LiveSettings> settings;
+  std::unique_ptr<ScoreKeeper> scores;  // nothing: none are kept
+  std::unique_ptr<Attendant> attendant;
+
   // For those who measure. Shows progress; Interrupted on Ctrl-C. Returns the ms since `start`.
   double wait_until_resident() const;
 };
-// Uses or writes a sidecar as pack.sidecar says (tools/sidecars.h). Shows progress on a terminal;
-// Interrupted on Ctrl-C. `prepare` sees what the model is before its weights are read; it may
-// throw, and change what the engine is made with. `is_reference`: with float32 weights
+// Uses or writes a sidecar as pack.sidecar says (tools/sidecars.h), and what was learned of the
+// experts as `scores` says. Shows progress on a terminal; Interrupted on Ctrl-C. `reread` makes the
+// configuration again (hotset ctl reload). `prepare` sees what the model is before its weights are
+// read; it may throw, and change what the engine is made with. `is_reference`: with float32 weights
 // (model_description.h), which no sidecar holds.
 LoadedModel load_model(
-    const std::string& path, const Config& config,
+    const std::string& path, const Config& config, const std::function<Config()>& reread,
     const std::function<void(const ModelDescription&, EngineOptions&)>& prepare = {},
     bool is_reference = false);
 

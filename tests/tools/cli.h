@@ -41,8 +41,10 @@ class CliTest : public testing::Test {
   // `arguments` go through the shell, and `before` does (VARIABLE=value, commands); standard input
   // is empty unless they say otherwise.
   Result hotset(const std::string& arguments, const std::string& before = "") const {
-    const std::string command = before + " " + HOTSET_BINARY + " " + arguments + " > " +
-                                path("out") + " 2> " + path("err") +
+    // The user's own cache folder is none of a test's business.
+    const std::string command = "export XDG_CACHE_HOME=" + path("cache_home") + "; " + before +
+                                " " + HOTSET_BINARY + " " + arguments + " > " + path("out") +
+                                " 2> " + path("err") +
                                 (arguments.find('<') == std::string::npos ? " < /dev/null" : "");
     const int status = std::system(command.c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, content(path("out")),

@@ -10,8 +10,8 @@ using testing::HasSubstr;
 using testing::StartsWith;
 
 const std::string kBfloat16 = HOTSET_SOURCE_DIR "/tests/data/models/qwen3_next-b";
-const char* const kCommands[] = {"run",      "eval", "tokenize", "inspect",  "bench",
-                                 "quantize", "pack", "config",   "simulate", "trace info"};
+const char* const kCommands[] = {"run",  "eval",   "tokenize", "inspect",    "bench", "quantize",
+                                 "pack", "config", "simulate", "trace info", "ctl",   "cache"};
 
 TEST_F(CliTest, EveryCommandHasHelpWithAnExampleAndJson) {
   for (const std::string command : kCommands) {

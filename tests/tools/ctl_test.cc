@@ -1,0 +1,207 @@
+// hotset ctl against an engine that chats on a terminal of its own: what is changed while it waits
+// and answers, what the end of the terminal leaves behind, and the next start.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <pty.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "runtime/model/score_file.h"
+#include "tests/tools/cli.h"
+
+namespace hotset {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+
+// `hotset run` on a pseudo terminal, without a prompt.
+class ChatProcess {
+ public:
+  ChatProcess(std::vector<std::string> arguments, const std::string& home) {
+    pid_ = forkpty(&terminal_, nullptr, nullptr, nullptr);
+    if (pid_ != 0) return;
+    setenv("XDG_CACHE_HOME", home.c_str(), 1);
+    setenv("XDG_RUNTIME_DIR", home.c_str(), 1);
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    execv(argv[0], argv.data());
+    _exit(127);
+  }
+  ~ChatProcess() {
+    hang_up();
+    if (pid_ > 0) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
+  }
+  pid_t pid() const { return pid_; }
+  void type(const std::string& line) const {
+    EXPECT_EQ(write(terminal_, line.data(), line.size()), static_cast<ssize_t>(line.size()));
+  }
+  // What the terminal shows until it shows `text`, or for a minute.
+  std::string read_until(const std::string& text) const {
+    std::string shown;
+    pollfd ready = {terminal_, POLLIN, 0};
+    while (shown.find(text) == std::string::npos && poll(&ready, 1, 60000) > 0) {
+      char bytes[4096];
+      const ssize_t got = read(terminal_, bytes, sizeof(bytes));
+      if (got <= 0) break;
+      shown.append(bytes, static_cast<size_t>(got));
+    }
+    EXPECT_NE(shown.find(text), std::string::npos) << shown;
+    return shown;
+  }
+  void hang_up() {
+    if (terminal_ >= 0) close(std::exchange(terminal_, -1));
+  }
+  int exit_code() {
+    int status = 0;
+    waitpid(std::exchange(pid_, -1), &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+  }
+
+ private:
+  pid_t pid_ = -1;
+  int terminal_ = -1;
+};
+
+class CtlTest : public CliTest {
+ protected:
+  void SetUp() override {
+    std::string name = fs::path(testing::TempDir()) / "ctlXXXXXX";
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  ChatProcess chat(std::vector<std::string> more) const {
+    std::vector<std::string> arguments = {HOTSET_BINARY, "run", "-m", kDemo};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return ChatProcess(arguments, folder_);
+  }
+  Result ctl(const std::string& arguments) const {
+    return hotset("ctl " + arguments, "XDG_RUNTIME_DIR=" + folder_.string());
+  }
+  json stats() const { return json::parse(ctl("--json stats").out); }
+  std::vector<fs::path> score_files() const {
+    std::vector<fs::path> files;
+    std::error_code error;  // not made yet: none
+    for (const auto& entry : fs::directory_iterator(folder_ / "hotset/scores", error)) {
+      files.push_back(entry.path());
+    }
+    return files;
+  }
+};
+
+TEST_F(CtlTest, ARunningChatIsResizedAndAnswersTheSame) {
+  ChatProcess run = chat({"--ram", "100%"});
+  run.read_until("> ");
+  const json before = stats();
+  EXPECT_EQ(before["pid"], run.pid());
+  EXPECT_EQ(before["experts"]["slot_bytes"], before["experts"]["all_bytes"]);
+  run.type("What is 2+2?\n");
+  EXPECT_THAT(run.read_until("> "), HasSubstr("\n4\r\n"));
+
+  EXPECT_EQ(ctl("set ram=20%").out, "changed: ram\n");
+  const json small = stats();
+  EXPECT_LE(small["experts"]["slot_bytes"], before["experts"]["all_bytes"].get<int64_t>() / 4);
+  EXPECT_LE(small["experts"]["resident_bytes"], small["experts"]["slot_bytes"]);
+  // Never cold: what fits is kept.
+  EXPECT_GT(small["experts"]["resident_bytes"], small["experts"]["slot_bytes"].get<int64_t>() / 2);
+  EXPECT_EQ(small["settings"]["ram"], "20%");
+  run.type("What is 2+2?\n");
+  EXPECT_THAT(run.read_until("> "), HasSubstr("\n4\r\n"));
+  EXPECT_GT(stats()["experts"]["misses"], small["experts"]["misses"]);
+
+  EXPECT_EQ(ctl("set ram=60%").out, "changed: ram\n");
+  EXPECT_GT(stats()["experts"]["slot_bytes"], 2 * small["experts"]["slot_bytes"].get<int64_t>());
+  run.type("What is 2+2?\n");
+  EXPECT_THAT(run.read_until("> "), HasSubstr("\n4\r\n"));
+  EXPECT_THAT(ctl("stats").out, AllOf(HasSubstr("hit rate"), HasSubstr("engine   pid")));
+}
+
+TEST_F(CtlTest, WhatCannotBeChangedIsRefusedAndNothingIsChanged) {
+  ChatProcess run = chat({"--ram", "50%"});
+  run.read_until("> ");
+  const json before = stats()["experts"];
+  const auto refuses = [&](const std::string& arguments, int exit_code, const std::string& words) {
+    const Result result = ctl(arguments);
+    EXPECT_EQ(result.exit_code, exit_code) << arguments;
+    EXPECT_THAT(result.err, HasSubstr(words)) << arguments;
+    EXPECT_EQ(result.out, "") << arguments;
+  };
+  refuses("set cpu.threads=7", 2, "cpu.threads: cannot be changed while the engine runs");
+  refuses("set cpu.threads=7 ram=10%", 2, "what can: ram");
+  refuses("set raam=10%", 2, "nearest known one is ram");
+  refuses("set ram=lots", 2, "expected a size");
+  refuses("set ram=9000GiB memory.headroom=100%", 1, "does not fit");
+  refuses("--pid 999999999 stats", 1, "no engine answers");
+  EXPECT_EQ(stats()["experts"]["slot_bytes"], before["slot_bytes"]);
+  EXPECT_EQ(ctl("set ram=50%").out, "nothing to change\n");
+}
+
+TEST_F(CtlTest, ReloadTakesTheFilesLiveKeysAndNamesTheOthers) {
+  const auto configure = [&](const std::string& text) { std::ofstream(path("c.yaml")) << text; };
+  configure("ram: 80%\n");
+  ChatProcess run = chat({"--config", path("c.yaml")});
+  run.read_until("> ");
+  const int64_t before = stats()["experts"]["slot_bytes"];
+  configure("ram: 30%\ncpu:\n  threads: 1\n");
+  EXPECT_EQ(ctl("reload").out, "changed: ram\nfrom the next start on: cpu.threads\n");
+  EXPECT_LT(stats()["experts"]["slot_bytes"], before / 2);
+  configure("ram: [\n");
+  EXPECT_EQ(ctl("reload").exit_code, 2);
+  EXPECT_EQ(stats()["settings"]["ram"], "30%");
+}
+
+TEST_F(CtlTest, TheEndOfTheTerminalSavesScoresThatTheNextStartUses) {
+  {
+    ChatProcess run = chat({"--ram", "20%"});
+    run.read_until("> ");
+    run.type("What is 2+2?\n");
+    run.read_until("> ");
+    EXPECT_EQ(score_files().size(), 0u) << "not before five minutes";
+    run.hang_up();
+    EXPECT_EQ(run.exit_code(), 129);
+  }
+  ASSERT_EQ(score_files().size(), 1u);
+  const SavedScores saved = read_scores(score_files()[0]);
+  EXPECT_GT(*std::max_element(saved.scores.begin(), saved.scores.end()), 0.0f);
+
+  // Cold and warm starts of one question; bits do not depend on it, hits do.
+  const auto run_once = [&](const std::string& cache) {
+    return json::parse(
+        hotset("run --json -m " + kDemo + " -p 'What is 2+2?' --ram 20%", "XDG_CACHE_HOME=" + cache)
+            .out);
+  };
+  const json cold = run_once(path("none")), warm = run_once(folder_);
+  EXPECT_EQ(cold["text"], warm["text"]);
+}
+
+TEST_F(CtlTest, SigtermSavesAsWell) {
+  ChatProcess run = chat({"--workload", "mail"});
+  run.read_until("> ");
+  kill(run.pid(), SIGTERM);
+  EXPECT_EQ(run.exit_code(), 143);
+  ASSERT_EQ(score_files().size(), 1u);
+  EXPECT_THAT(score_files()[0].filename().string(), testing::EndsWith(".mail.scores"));
+}
+
+TEST_F(CtlTest, WithoutAnEngineOrWithSeveralItSaysSo) {
+  EXPECT_EQ(ctl("stats").exit_code, 1);
+  EXPECT_THAT(ctl("stats").err, HasSubstr("no engine is listening"));
+  ChatProcess one = chat({}), two = chat({});
+  one.read_until("> ");
+  two.read_until("> ");
+  const Result result = ctl("stats");
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr(std::to_string(two.pid())));
+  EXPECT_EQ(json::parse(ctl(fmt::format("--json --pid {} stats", one.pid())).out)["pid"],
+            one.pid());
+}
+
+}  // namespace
+}  // namespace hotset
