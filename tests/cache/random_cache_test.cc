@@ -48,7 +48,11 @@ class RandomSteps {
       case 1:
         return cache_.replace_policy(policy_of(static_cast<PolicyKind>(below(4))));
       case 2:
-        cache_.fill_one();
+        try {
+          cache_.fill_one();
+        } catch (const Error&) {
+          ++failures_;
+        }
         return;
       case 3:
         return source_.fail({below(kLayers), below(kExperts)});
@@ -118,7 +122,7 @@ TEST(RandomCacheTest, EveryTotalHoldsAfterEveryStep) {
 
 TEST(RandomCacheLongTest, EveryTotalHoldsOverMillionsOfSteps) {
   HOTSET_ON_DEMAND("HOTSET_LONG");
-  run_all_policies(500'000, 10);
+  run_all_policies(260'000, 10);  // two million in all
 }
 
 // Two sessions' steps take turns in one cache while another thread changes its size.
