@@ -42,7 +42,10 @@ class GroupSets {
     const PackedFormat& format = args.matrix.shape.format;
     shared_.units = args.matrix.shape.units();
     shared_.scale_kind = format.scale;
-    shared_.scale_shift = format.block == 0 ? kWholeRow : __builtin_ctz(format.block) - 5;
+    // Blocks of 16 are cells of their own.
+    shared_.scale_shift = format.block == 0    ? kWholeRow
+                          : format.block == 16 ? 0
+                                               : __builtin_ctz(format.block) - 5;
     shared_.zero_shift = format.offset == OffsetKind::kZeroPoint ? shared_.scale_shift : kWholeRow;
   }
 
