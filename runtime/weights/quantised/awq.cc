@@ -44,15 +44,7 @@ class AwqMatrix : public QuantisedMatrix {
       spread_columns(raw_zeros.data() + w, words, groups_, w * 8 - skip, rows,
                      reinterpret_cast<uint8_t*>(out.zeros));
     }
-    const int64_t each = element_bytes(*scales_);
-    const auto raw_scales = scratch.take<std::byte>(rows * groups_ * each);
-    read_columns(scales_->info, groups_, n_, each, first_row, rows, raw_scales);
-    const auto scales = scratch.take<float>(rows);
-    for (int64_t g = 0; g < groups_; ++g) {
-      decode_scales(*scales_, raw_scales.data() + g * rows * each, g * n_ + first_row, rows,
-                    scales.data());
-      for (int64_t r = 0; r < rows; ++r) out.scales[r * groups_ + g] = scales[r];
-    }
+    read_scale_columns(*scales_, n_, first_row, rows, groups_, out.scales, scratch);
   }
 
  private:

@@ -59,15 +59,7 @@ class GptqMatrix : public QuantisedMatrix {
     if (g_idx_ != nullptr) read_order(out.order, scratch);
     read_codes(first_row, rows, out, scratch);
     read_zeros(first_row, rows, out, scratch);
-    const int64_t groups = form_.blocks(k_), each = element_bytes(*scales_);
-    const auto raw = scratch.take<std::byte>(rows * groups * each);
-    read_columns(scales_->info, groups, n_, each, first_row, rows, raw);
-    const auto scales = scratch.take<float>(rows);
-    for (int64_t g = 0; g < groups; ++g) {
-      decode_scales(*scales_, raw.data() + g * rows * each, g * n_ + first_row, rows,
-                    scales.data());
-      for (int64_t r = 0; r < rows; ++r) out.scales[r * groups + g] = scales[r];
-    }
+    read_scale_columns(*scales_, n_, first_row, rows, form_.blocks(k_), out.scales, scratch);
   }
 
  private:

@@ -118,6 +118,19 @@ void read_scale_rows(const StoredTensor& tensor, int64_t first_row, int64_t rows
   decode_scales(tensor, raw.data(), first_row * per_row, rows * per_row, out);
 }
 
+void read_scale_columns(const StoredTensor& tensor, int64_t all_rows, int64_t first_row,
+                        int64_t rows, int64_t per_row, float* out, Scratch& scratch) {
+  const int64_t each = element_bytes(tensor);
+  const auto raw = scratch.take<std::byte>(rows * per_row * each);
+  read_columns(tensor.info, per_row, all_rows, each, first_row, rows, raw);
+  const auto scales = scratch.take<float>(rows);
+  for (int64_t g = 0; g < per_row; ++g) {
+    decode_scales(tensor, raw.data() + g * rows * each, g * all_rows + first_row, rows,
+                  scales.data());
+    for (int64_t r = 0; r < rows; ++r) out[r * per_row + g] = scales[r];
+  }
+}
+
 void unpack_nibbles(const std::byte* bytes, int64_t count, bool high_first, uint8_t* out) {
   const auto* in = reinterpret_cast<const uint8_t*>(bytes);
   const int first = high_first ? 4 : 0, second = 4 - first;

@@ -55,6 +55,9 @@ void decode_scales(const StoredTensor& tensor, const std::byte* raw, int64_t fir
 // Scales [first_row .. ][per_row] of a row-major tensor.
 void read_scale_rows(const StoredTensor& tensor, int64_t first_row, int64_t rows, int64_t per_row,
                      float* out, Scratch& scratch);
+// The same of a [per_row][all rows] tensor, which keeps a row's scales in a column.
+void read_scale_columns(const StoredTensor& tensor, int64_t all_rows, int64_t first_row,
+                        int64_t rows, int64_t per_row, float* out, Scratch& scratch);
 int64_t element_bytes(const StoredTensor& tensor);
 
 // 4-bit codes, low nibble first (or high): `count` codes from `bytes`, which begin at an even one.
