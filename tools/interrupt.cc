@@ -2,9 +2,12 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
+#include <cstdint>
 
 namespace hotset {
 namespace {
@@ -16,13 +19,31 @@ static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_alw
 
 constexpr int kSignalExit = 128;  // as shells count
 
+// Readable once a signal has come. A signal is handled by any thread, so that the one that waits
+// for the terminal need not be disturbed by it: it waits for this, too.
+std::atomic<int> wake_fd{-1};
+
+void wake() {
+  const int kept = errno;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(wake_fd, &one, sizeof(one));
+  errno = kept;
+}
+
+void drain() {
+  uint64_t count;
+  [[maybe_unused]] const ssize_t got = read(wake_fd, &count, sizeof(count));
+}
+
 void on_interrupt(int) {
   if (interrupt_seen.exchange(true)) _exit(kSignalExit + SIGINT);
+  wake();
 }
 
 // A terminal that goes away sends more than one.
 void on_end(int signal_number) {
   end_seen = signal_number;
+  wake();
 }
 
 void handle(int signal_number, void (*handler)(int)) {
@@ -36,6 +57,7 @@ void handle(int signal_number, void (*handler)(int)) {
 }  // namespace
 
 void catch_interrupts() {
+  wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   handle(SIGINT, on_interrupt);
   handle(SIGTERM, on_end);
   struct sigaction before = {};
@@ -50,6 +72,7 @@ bool interrupted() {
 
 void clear_interrupt() {
   interrupt_seen = false;
+  drain();
 }
 
 void throw_if_interrupted() {
@@ -57,14 +80,11 @@ void throw_if_interrupted() {
 }
 
 void wait_for_terminal(int fd) {
-  sigset_t ours, before;
-  sigemptyset(&ours);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&ours, number);
-  pthread_sigmask(SIG_BLOCK, &ours, &before);
-  // Signals come in while it waits and nowhere else: none is missed between the look and the wait.
-  pollfd ready = {fd, POLLIN, 0};
-  if (!interrupted()) ppoll(&ready, 1, nullptr, &before);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pollfd ready[] = {{fd, POLLIN, 0}, {wake_fd, POLLIN, 0}};
+  while (!interrupted() && ready[0].revents == 0) {
+    poll(ready, 2, -1);
+    if (ready[1].revents != 0) drain();
+  }
 }
 
 int end_exit_code() {
