@@ -17,12 +17,21 @@ int32_t passing_slots(const SlotPlan::Class& c) {
 }  // namespace
 
 SlotPlan plan_slots(const ExpertSource& source, int64_t budget_bytes, int32_t least_slots) {
-  std::map<int64_t, SlotPlan::Class> by_bytes;
+  std::vector<int64_t> expert_bytes;
   for (int32_t layer = 0; layer < source.layer_count(); ++layer) {
-    SlotPlan::Class& c = by_bytes[source.expert_bytes(layer)];
-    c.slot_bytes = source.expert_bytes(layer);
-    c.experts += source.experts_per_layer();
-    c.layers.push_back(layer);
+    expert_bytes.push_back(source.expert_bytes(layer));
+  }
+  return plan_slots(expert_bytes, source.experts_per_layer(), budget_bytes, least_slots);
+}
+
+SlotPlan plan_slots(std::span<const int64_t> expert_bytes, int32_t experts_per_layer,
+                    int64_t budget_bytes, int32_t least_slots) {
+  std::map<int64_t, SlotPlan::Class> by_bytes;
+  for (size_t layer = 0; layer < expert_bytes.size(); ++layer) {
+    SlotPlan::Class& c = by_bytes[expert_bytes[layer]];
+    c.slot_bytes = expert_bytes[layer];
+    c.experts += experts_per_layer;
+    c.layers.push_back(static_cast<int32_t>(layer));
   }
   SlotPlan plan;
   for (auto& [bytes, c] : by_bytes) {

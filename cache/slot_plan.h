@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "cache/expert_source.h"
@@ -23,6 +24,9 @@ struct SlotPlan {
   int64_t slot_bytes_total = 0, expert_bytes_total = 0, least_bytes = 0;
   bool all_resident() const { return slot_bytes_total == expert_bytes_total; }
 };
+// expert_bytes: [layers].
+SlotPlan plan_slots(std::span<const int64_t> expert_bytes, int32_t experts_per_layer,
+                    int64_t budget_bytes, int32_t least_slots);
 SlotPlan plan_slots(const ExpertSource& source, int64_t budget_bytes, int32_t least_slots);
 
 }  // namespace hotset

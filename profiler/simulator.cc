@@ -84,7 +84,7 @@ void count(Replay& out, const Walk& walk, const TraceHeader& header, int64_t hit
 }
 
 // Which pool each layer's experts are in.
-std::vector<int32_t> pool_of_layer(const TraceHeader& header, std::span<const SlotPool> pools) {
+std::vector<int32_t> pool_of_layer(const TraceHeader& header, std::span<const ReplayPool> pools) {
   std::vector<int32_t> of(header.layers, -1);
   for (size_t p = 0; p < pools.size(); ++p) {
     for (const int32_t layer : pools[p].layers) of[layer] = static_cast<int32_t>(p);
@@ -94,7 +94,7 @@ std::vector<int32_t> pool_of_layer(const TraceHeader& header, std::span<const Sl
 
 class PolicyReplay {
  public:
-  PolicyReplay(const RoutingTrace& trace, std::span<const SlotPool> pools, const MakePolicy& make)
+  PolicyReplay(const RoutingTrace& trace, std::span<const ReplayPool> pools, const MakePolicy& make)
       : trace_(trace),
         walk_(trace),
         pool_of_(pool_of_layer(trace.header, pools)),
@@ -102,22 +102,27 @@ class PolicyReplay {
         residents_of_(trace.header.layers),
         prompt_row_(trace.header.top_k) {
     const TraceHeader& h = trace.header;
-    for (const SlotPool& pool : pools) {
+    for (const ReplayPool& pool : pools) {
       const auto layers = static_cast<int32_t>(pool.layers.size());
       pools_.push_back({make({h.layers, h.experts, h.top_k, pool.layers}), pool.slots,
                         layers > 1 ? std::min(h.top_k, pool.slots / layers) : 0});
     }
   }
 
-  Replay run(double lambda) {
+  Replay run(double lambda, std::vector<StepCounts>* steps) {
     Replay out;
     while (walk_.next()) {
       Pool& pool = pools_[pool_of_[walk_.event().layer]];
       if (walk_.is_prompt()) {
         learn_prompt(pool);
-      } else {
-        event(pool, out, lambda);
+        continue;
       }
+      const Replay before = out;
+      event(pool, out, lambda);
+      if (steps == nullptr) continue;
+      if (walk_.is_new_token() || steps->empty()) steps->push_back({walk_.event().rows});
+      steps->back().accesses += out.accesses - before.accesses;
+      steps->back().hits += out.hits - before.hits;
     }
     return out;
   }
@@ -206,26 +211,32 @@ std::vector<uint32_t> next_uses(const RoutingTrace& trace) {
 
 }  // namespace
 
-std::vector<SlotPool> slot_pools(const TraceHeader& header, int32_t slots_per_layer,
-                                 SlotSplit split) {
-  std::vector<SlotPool> pools;
+std::vector<ReplayPool> slot_pools(const TraceHeader& header, int32_t slots_per_layer,
+                                   SlotSplit split) {
+  std::vector<ReplayPool> pools;
   std::map<int64_t, size_t> pool_of_size;
   for (int32_t layer = 0; layer < header.layers; ++layer) {
     const auto [at, is_new] = pool_of_size.try_emplace(header.expert_bytes[layer], pools.size());
     if (is_new || split == SlotSplit::kEqual) pools.emplace_back();
-    SlotPool& pool = split == SlotSplit::kEqual ? pools.back() : pools[at->second];
+    ReplayPool& pool = split == SlotSplit::kEqual ? pools.back() : pools[at->second];
     pool.layers.push_back(layer);
     pool.slots += slots_per_layer;
   }
   return pools;
 }
 
-Replay replay(const RoutingTrace& trace, std::span<const SlotPool> pools, const MakePolicy& make,
-              double lambda) {
-  return PolicyReplay(trace, pools, make).run(lambda);
+std::vector<ReplayPool> slot_pools(const SlotPlan& plan) {
+  std::vector<ReplayPool> pools;
+  for (const SlotPlan::Class& c : plan.classes) pools.push_back({c.layers, c.residents_max()});
+  return pools;
 }
 
-Replay replay_belady(const RoutingTrace& trace, std::span<const SlotPool> pools) {
+Replay replay(const RoutingTrace& trace, std::span<const ReplayPool> pools, const MakePolicy& make,
+              double lambda, std::vector<StepCounts>* steps) {
+  return PolicyReplay(trace, pools, make).run(lambda, steps);
+}
+
+Replay replay_belady(const RoutingTrace& trace, std::span<const ReplayPool> pools) {
   struct Candidate {
     uint32_t next;  // event that uses it
     uint32_t index;
@@ -238,7 +249,7 @@ Replay replay_belady(const RoutingTrace& trace, std::span<const SlotPool> pools)
     int32_t free;
   };
   std::vector<Pool> state;
-  for (const SlotPool& pool : pools) state.push_back({{}, pool.slots});
+  for (const ReplayPool& pool : pools) state.push_back({{}, pool.slots});
   const std::vector<int32_t> pool_of = pool_of_layer(trace.header, pools);
   const std::vector<uint32_t> next = next_uses(trace);
   std::vector<uint8_t> resident(static_cast<size_t>(trace.header.layers) * trace.header.experts);

@@ -12,20 +12,23 @@
 #include <vector>
 
 #include "cache/policy.h"
+#include "cache/slot_plan.h"
 #include "profiler/routing_trace.h"
 
 namespace hotset {
 
 // Slots for experts of equal size, and the layers whose experts compete for them.
-struct SlotPool {
+struct ReplayPool {
   std::vector<int32_t> layers;
   int32_t slots = 0;
 };
 // `slots_per_layer` for each layer: kept for itself, or shared by the layers whose experts are as
 // large, as in a running cache.
 enum class SlotSplit { kEqual, kShared };
-std::vector<SlotPool> slot_pools(const TraceHeader& header, int32_t slots_per_layer,
-                                 SlotSplit split);
+std::vector<ReplayPool> slot_pools(const TraceHeader& header, int32_t slots_per_layer,
+                                   SlotSplit split);
+// The slots that a running cache has for residents.
+std::vector<ReplayPool> slot_pools(const SlotPlan& plan);
 
 struct Replay {
   int64_t events = 0;    // token-layers
@@ -45,14 +48,21 @@ struct Replay {
   }
 };
 
+// One decode step.
+struct StepCounts {
+  int32_t rows = 0;
+  int64_t accesses = 0, hits = 0;
+};
+
 using MakePolicy = std::function<std::unique_ptr<Policy>(PolicyShape)>;
-Replay replay(const RoutingTrace& trace, std::span<const SlotPool> pools, const MakePolicy& make,
-              double lambda);
+// Appends its decode steps to `steps`, if there are to be any.
+Replay replay(const RoutingTrace& trace, std::span<const ReplayPool> pools, const MakePolicy& make,
+              double lambda, std::vector<StepCounts>* steps = nullptr);
 
 // The most hits that any policy could have: after each event keep, of what was resident and what it
 // picked, that which is used again soonest (Belady 1966, with bypass). No bound on J for lambda >
 // 0.
-Replay replay_belady(const RoutingTrace& trace, std::span<const SlotPool> pools);
+Replay replay_belady(const RoutingTrace& trace, std::span<const ReplayPool> pools);
 
 // First uses: misses that no cache avoids that starts empty.
 int64_t compulsory_misses(const RoutingTrace& trace);

@@ -67,7 +67,7 @@ class Simulation {
     const SlotSplit split = options_.split == "equal" ? SlotSplit::kEqual : SlotSplit::kShared;
     for (const std::string& text : options_.slots) {
       const int32_t slots = slots_of(text, trace_.header.experts);
-      const std::vector<SlotPool> pools = slot_pools(trace_.header, slots, split);
+      const std::vector<ReplayPool> pools = slot_pools(trace_.header, slots, split);
       for (const std::string& name : options_.policies) {
         for (const double lambda : options_.lambdas) {
           rows.push_back(timed({name, slots, lambda}, [&] {

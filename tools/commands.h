@@ -14,6 +14,7 @@ void add_bench_command(CLI::App& app);
 void add_quantize_command(CLI::App& app);
 void add_pack_command(CLI::App& app);
 void add_simulate_command(CLI::App& app);
+void add_tune_command(CLI::App& app);
 void add_trace_command(CLI::App& app);
 void add_daemon_command(CLI::App& app);
 void add_top_command(CLI::App& app);

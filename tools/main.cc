@@ -38,6 +38,7 @@ int run(int argc, char** argv) {
   hotset::add_report_command(app);
   hotset::add_config_command(app);
   hotset::add_simulate_command(app);
+  hotset::add_tune_command(app);
   hotset::add_trace_command(app);
   hotset::add_ctl_command(app);
   hotset::add_cache_command(app);

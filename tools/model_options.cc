@@ -21,15 +21,6 @@ double ms_since(std::chrono::steady_clock::time_point start) {
       .count();
 }
 
-// Past the page cache where the file and what we take do not fit into memory together: it would be
-// churned and never hit. Through it where they do: the next start is warm.
-FileReads reads_for(const MemoryPlan& plan, const ModelDescription& description,
-                    const MemoryBudget& budget) {
-  const auto file_bytes = static_cast<int64_t>(description.file_bytes());
-  const bool fits = !budget.room || plan.total() + file_bytes <= budget.room->bytes;
-  return fits ? FileReads::kBuffered : FileReads::kDirect;
-}
-
 // Nobody can watch without it, but that is no reason not to answer.
 std::unique_ptr<Ring> make_ring(const Config& config, const ModelDescription& description,
                                 int threads) {
@@ -54,6 +45,13 @@ std::unique_ptr<Ring> make_ring(const Config& config, const ModelDescription& de
 }
 
 }  // namespace
+
+FileReads reads_for(const MemoryPlan& plan, const ModelDescription& description,
+                    const MemoryBudget& budget) {
+  const auto file_bytes = static_cast<int64_t>(description.file_bytes());
+  const bool fits = !budget.room || plan.total() + file_bytes <= budget.room->bytes;
+  return fits ? FileReads::kBuffered : FileReads::kDirect;
+}
 
 void ModelOptions::add_to(CLI::App& command) {
   command.add_option("-m,--model", model, "a .gguf file, or a Hugging Face folder")->required();

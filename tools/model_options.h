@@ -50,6 +50,11 @@ struct EnginePlan {
 EnginePlan plan_engine(const Config& config, const ModelDescription& description,
                        const MemoryBudget& budget);
 
+// Past the page cache where the file and what we take do not fit into memory together: it would be
+// churned and never hit. Through it where they do: the next start is warm.
+FileReads reads_for(const MemoryPlan& plan, const ModelDescription& description,
+                    const MemoryBudget& budget);
+
 struct LoadedModel {
   std::unique_ptr<Engine> engine;
   MemoryBudget budget;

@@ -30,7 +30,7 @@ MakePolicy own_profile(const RoutingTrace& trace) {
   };
 }
 
-std::vector<SlotPool> equal(const RoutingTrace& trace, int32_t slots) {
+std::vector<ReplayPool> equal(const RoutingTrace& trace, int32_t slots) {
   return slot_pools(trace.header, slots, SlotSplit::kEqual);
 }
 
@@ -81,7 +81,7 @@ TEST(BeladyTest, NoPolicyHitsMore) {
   for (unsigned seed = 0; seed < 20; ++seed) {
     const RoutingTrace trace = random_trace(seed, 300, 3, 24, 3);
     for (const SlotSplit split : {SlotSplit::kEqual, SlotSplit::kShared}) {
-      const std::vector<SlotPool> pools = slot_pools(trace.header, 6, split);
+      const std::vector<ReplayPool> pools = slot_pools(trace.header, 6, split);
       const int64_t most = replay_belady(trace, pools).hits;
       for (const PolicyKind kind : {PolicyKind::kScore, PolicyKind::kLru, PolicyKind::kLfu}) {
         EXPECT_LE(replay(trace, pools, of({kind}), 0).hits, most);
@@ -172,7 +172,7 @@ class FixedThreshold : public ScorePolicy {
   const double threshold_;
 };
 
-double best_fixed_gain(const RoutingTrace& trace, std::span<const SlotPool> pools, double lambda,
+double best_fixed_gain(const RoutingTrace& trace, std::span<const ReplayPool> pools, double lambda,
                        std::span<const double> thresholds) {
   double best = -1e9;
   for (const double half_life : {8.0, 16.0, 32.0}) {
@@ -198,13 +198,13 @@ constexpr Expected kExpected[] = {{"easy", 51, .741, .837},
 
 void check_hit_rates(const RoutingTrace& trace, const Expected& expected, double tolerance) {
   SCOPED_TRACE(std::string(expected.profile) + ", " + std::to_string(expected.slots) + " slots");
-  const std::vector<SlotPool> pools = equal(trace, expected.slots);
+  const std::vector<ReplayPool> pools = equal(trace, expected.slots);
   EXPECT_NEAR(replay(trace, pools, of({PolicyKind::kLru}), 0).hit_rate(), expected.lru, tolerance);
   EXPECT_NEAR(replay_belady(trace, pools).hit_rate(), expected.belady, tolerance);
 }
 
 void check_score(const RoutingTrace& trace, int32_t slots, std::span<const double> thresholds) {
-  const std::vector<SlotPool> pools = equal(trace, slots);
+  const std::vector<ReplayPool> pools = equal(trace, slots);
   for (const double lambda : {0.0, 0.5, 1.0}) {
     const double gain = replay(trace, pools, of({PolicyKind::kScore}), lambda).gain(lambda);
     EXPECT_GT(gain, best_fixed_gain(trace, pools, lambda, thresholds) - 0.3)

@@ -1,0 +1,116 @@
+// hotset tune as a user runs it, on traces of the demo model and on made ones.
+#include <cstdint>
+
+#include "tests/tools/cli.h"
+#include "tools/config.h"
+
+namespace hotset {
+namespace {
+
+using testing::HasSubstr;
+
+class TuneCliTest : public CliTest {
+ protected:
+  // 2 layers of 32 experts, top-2: one popular half, and now and then four passers-by, which LRU
+  // lets drive the popular out.
+  std::string popular_trace(int tokens) const {
+    std::ofstream out(path("ids.i16"), std::ios::binary);
+    uint32_t random = 1;
+    const auto draw = [&](uint32_t below) {
+      random = random * 1664525 + 1013904223;
+      return static_cast<int16_t>((random >> 16) % below);
+    };
+    for (int t = 0; t < tokens; ++t) {
+      for (int layer = 0; layer < 2; ++layer) {
+        const int16_t popular = draw(6);
+        const auto passing = static_cast<int16_t>(6 + draw(26));
+        for (const int16_t id : {popular, passing}) {
+          out.write(reinterpret_cast<const char*>(&id), 2);
+        }
+      }
+    }
+    out.close();
+    const Result result =
+        hotset("trace import " + path("ids.i16") +
+               " --layers 2 --experts 32 --top-k 2 --expert-bytes 1MB -o " + path("t.trace"));
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return path("t.trace");
+  }
+};
+
+TEST_F(TuneCliTest, ABetterPolicyIsFoundAndWrittenAsSettings) {
+  const std::string common = "tune --trace " + popular_trace(2000) + " --miss-ms 2 --ram 25% " +
+                             "--set cache.policy=lru --set cpu.threads=3 -o " + path("p.yaml");
+  const json out = hotset_json(common + " --json");
+  EXPECT_EQ(out["tokens"], 2000);
+  const json &present = out["results"][0], &best = out["results"][out["best"].get<size_t>()];
+  EXPECT_EQ(present["policy"], "lru");
+  EXPECT_EQ(present["gain_ms"], 0);
+  EXPECT_NE(best["policy"], "lru");
+  EXPECT_GT(best["gain_ms_low"], 0);
+  EXPECT_LT(best["misses_per_token"], present["misses_per_token"]);
+  EXPECT_NEAR(best["ms_per_token"], 2 * best["misses_per_token"].get<double>(), 1e-9);
+  Config written;
+  load_config(written, path("p.yaml"));
+  EXPECT_EQ(written.cache.policy, best["policy"]);
+  EXPECT_EQ(written.cache.half_life, best["half_life"]);
+  EXPECT_EQ(written.ram, "25%");
+  EXPECT_EQ(written.cpu.threads, 3) << "what was there before stays";
+  EXPECT_EQ(hotset("config --config " + path("p.yaml")).exit_code, 0);
+  const Result table = hotset(common);
+  EXPECT_THAT(table.out, HasSubstr("best: "));
+  EXPECT_THAT(table.out, HasSubstr("present"));
+  EXPECT_THAT(table.err, HasSubstr("wrote " + path("p.yaml")));
+}
+
+TEST_F(TuneCliTest, TheBestSettingIsKeptAndABudgetThatPaysIsNamed) {
+  const std::string trace = popular_trace(2000);
+  json out = hotset_json("tune --json --miss-ms 2 --ram 25% --set cache.policy=lru --trace " +
+                         trace + " --policies lru -o " + path("p.yaml"));
+  EXPECT_EQ(out["best"], 0);
+  Config written;
+  load_config(written, path("p.yaml"));
+  EXPECT_EQ(written.cache.policy, "lru");
+  EXPECT_THAT(
+      hotset("tune --miss-ms 2 --ram 25% --policies score --half-life 0 --trace " + trace).out,
+      HasSubstr("nothing is clearly better than the present setting, which stays"));
+  // 12.5 MB more are worth nothing here, all of it is worth all misses.
+  out = hotset_json("tune --json --miss-ms 2 --ram 16MB --policies lru --set cache.policy=lru " +
+                    ("--trace " + trace) + " --budget 100%,32MB -o " + path("p.yaml"));
+  ASSERT_EQ(out["results"].size(), 3u);
+  EXPECT_EQ(out["best"], 1);
+  EXPECT_EQ(out["results"][1]["misses_per_token"], 0);
+  EXPECT_GT(out["results"][2]["gain_ms_low"], 0);
+  EXPECT_EQ(out["results"][2]["budget_bytes"], 32000000);
+  load_config(written, path("p.yaml"));
+  EXPECT_EQ(written.ram, "100%");
+}
+
+TEST_F(TuneCliTest, ATraceOfTheDemoModelIsPricedByItsOwnFile) {
+  const Result run = hotset("bench -m " + kDemo + " --ram 30% --ctx 512 -p 0 -n 300 -r 1 --trace " +
+                            path("demo.trace"));
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  const json out = hotset_json("tune --json -m " + kDemo + " --ram 30% --trace " +
+                               path("demo.trace") + " -o " + path("p.yaml"));
+  EXPECT_GT(out["miss_ms"], 1e-4);
+  EXPECT_LT(out["miss_ms"], 1e3);
+  EXPECT_THAT(out["costs_from"], testing::StartsWith("measured"));
+  EXPECT_GE(out["tokens"], 256);
+  EXPECT_EQ(hotset("config --config " + path("p.yaml")).exit_code, 0);
+}
+
+TEST_F(TuneCliTest, WhatIsMissingOrWrongIsNamed) {
+  const std::string trace = popular_trace(300), few = "tune --trace " + trace;
+  expect_error(few, 2, "expected -m MODEL, to measure it, or --miss-ms");
+  expect_error(few + " --miss-ms 1", 2, "ram: auto depends on the model");
+  expect_error(few + " --miss-ms 1 --ram 20% --policies clock", 2, "score, lru, lfu");
+  expect_error(few + " --miss-ms 1 --ram 20% --budget lots", 2, "--budget: found \"lots\"");
+  expect_error(few + " -m " + kDemo, 1, "layers of 32 experts, top-2, expected");
+  expect_error("tune --miss-ms 1 --ram 20% --trace " + path("none"), 1, "cannot be read");
+  expect_error("tune --miss-ms 1 --ram 20% --trace " + popular_trace(200), 1,
+               "found 200 decoded tokens, expected at least 256");
+  EXPECT_THAT(hotset("tune --help").out, HasSubstr("Example:"));
+}
+
+}  // namespace
+}  // namespace hotset
