@@ -75,7 +75,7 @@ struct PackedFormat {
   bool has_table = false;             // P4 only: value = table[code], else value = code - bias
   int8_t bias = 0;                    // P4, P6 without a table
   std::array<int8_t, 16> table = {};  // P4 with has_table
-  // P4 with two_planes: value = 256 * table[code] + low_table[code].
+  // P4 with two_planes: value = 256 * table[code] + low_table[code], an int16.
   bool two_planes = false;
   std::array<int8_t, 16> low_table = {};
   bool has_factor = false, has_order = false;

@@ -26,7 +26,7 @@ struct GroupSet {
 
 // What unpacked bytes mean besides themselves.
 struct Constants {
-  Bytes table, low_table;  // the second for codes of two planes
+  Bytes table, low_table;  // the second for wide tables
   Ints bias[2];  // minus the bias, as half_weights of a unit (block 32), or of its two cells
 };
 
@@ -73,8 +73,8 @@ class GroupSets {
 
 // Codes: what turns a unit's codes into eight byte vectors, vector j for inputs 4j .. 4j+3.
 struct Nibbles {
-  static constexpr int kUnitBytes = 128, kPlanes = 1;
-  static constexpr bool kHasHigh = false;
+  static constexpr int kUnitBytes = 128;
+  static constexpr bool kHasHigh = false, kIsWide = false;
   static constexpr Range kRange = Range::kU4;
   static constexpr bool kHasBias = true;
   static void unpack(const GroupSet& set, const Constants&, int64_t unit, Bytes* w) {
@@ -88,8 +88,8 @@ struct Nibbles {
 
 template <Range kTableRange>
 struct TableNibbles {
-  static constexpr int kUnitBytes = 128, kPlanes = 1;
-  static constexpr bool kHasHigh = false;
+  static constexpr int kUnitBytes = 128;
+  static constexpr bool kHasHigh = false, kIsWide = false;
   static constexpr Range kRange = kTableRange;
   static constexpr bool kHasBias = kRange != Range::kSigned || rows::kSignedBias != 0;
   static void unpack(const GroupSet& set, const Constants& constants, int64_t unit, Bytes* w) {
@@ -98,25 +98,40 @@ struct TableNibbles {
   }
 };
 
-// A table of 16-bit entries, 256 * high + low, both signed bytes: the vectors of the low ones
-// follow. NF4 in one byte would err by 0.4 % of a block's largest weight, so by 5e-5 at most.
+// A table of 16-bit entries, whose bytes are two tables. NF4 in one byte would err by 0.4 % of a
+// block's largest weight, so by 5e-5 at most.
 struct WideTableNibbles {
-  static constexpr int kUnitBytes = 128, kPlanes = 2;
-  static constexpr bool kHasHigh = false;
+  static constexpr int kUnitBytes = 128;
+  static constexpr bool kHasHigh = false, kIsWide = true;
   static constexpr Range kRange = Range::kSigned;
-  static constexpr bool kHasBias = rows::kSignedBias != 0;
-  static void unpack(const GroupSet& set, const Constants& constants, int64_t unit, Bytes* w) {
-    Nibbles::unpack(set, constants, unit, w + 8);
-    for (int j = 0; j < 8; ++j) {
-      w[j] = rows::look_up(constants.table, w[8 + j]);
-      w[8 + j] = rows::look_up(constants.low_table, w[8 + j]);
+  static constexpr bool kHasBias = rows::kWideBias != 0;
+  // Calls use(j, w) with the two vectors of each four inputs.
+  template <class Use>
+  static void each(const GroupSet& set, const Constants& constants, int64_t unit, const Use& use) {
+    const auto look_up = [&](int j, Bytes codes) {
+      Bytes w[2];
+      rows::wide_weights(rows::look_up(constants.table, codes),
+                         rows::look_up(constants.low_table, codes), w);
+      use(j, w);
+    };
+#pragma GCC unroll 4
+    for (int d = 0; d < 4; ++d) {
+      const Bytes codes = rows::load_bytes(set.codes.at + unit * 128 + d * 32, set.codes.next);
+      look_up(d, rows::low_nibbles(codes));
+      look_up(d + 4, rows::high_nibbles(codes));
     }
+  }
+  static void unpack(const GroupSet& set, const Constants& constants, int64_t unit, Bytes* w) {
+    each(set, constants, unit, [&](int j, const Bytes* two) {
+      w[2 * j] = two[0];
+      w[2 * j + 1] = two[1];
+    });
   }
 };
 
 struct SixBits {
-  static constexpr int kUnitBytes = 128, kPlanes = 1;
-  static constexpr bool kHasHigh = true;
+  static constexpr int kUnitBytes = 128;
+  static constexpr bool kHasHigh = true, kIsWide = false;
   static constexpr Range kRange = Range::kU6;
   static constexpr bool kHasBias = true;
   static void unpack(const GroupSet& set, const Constants& constants, int64_t unit, Bytes* w) {
@@ -132,8 +147,8 @@ struct SixBits {
 };
 
 struct EightBits {
-  static constexpr int kUnitBytes = 256, kPlanes = 1;
-  static constexpr bool kHasHigh = false;
+  static constexpr int kUnitBytes = 256;
+  static constexpr bool kHasHigh = false, kIsWide = false;
   static constexpr Range kRange = Range::kSigned;
   static constexpr bool kHasBias = rows::kSignedBias != 0;
   static void unpack(const GroupSet& set, const Constants&, int64_t unit, Bytes* w) {

@@ -43,10 +43,15 @@ struct Activation {
   const int8_t* q;
   const float* scale;
   const int16_t* half_sum;
+  struct Bytewise {
+    Bytewise() = default;
+    explicit Bytewise(const int8_t*) {}
+  };
+  [[no_unique_address]] std::conditional_t<Kind::Codes::kIsWide, rows::WideUnit, Bytewise> wide;
 
   Activation() = default;
   Activation(const QuantisedRows& x, int64_t at)
-      : q(x.q + at * 32), scale(x.scale + at), half_sum(x.half_sum + at * 2) {}
+      : q(x.q + at * 32), scale(x.scale + at), half_sum(x.half_sum + at * 2), wide(x.q + at * 32) {}
   Inputs inputs(int j) const { return rows::four_inputs(q + j * 4); }
   // The sums of a cell's products start here: minus the bias times the sum of its inputs.
   Ints start(const Constants& constants, int cell) const {
@@ -60,16 +65,16 @@ struct Activation {
   }
 };
 
-// A unit's unpacked weights: eight vectors for each plane of the table.
+// A unit's unpacked weights: a vector for each four inputs, two if they are wide.
 template <class Kind>
-using Weights = Bytes[8 * Kind::Codes::kPlanes];
+using Weights = Bytes[Kind::Codes::kIsWide ? 16 : 8];
 
-// The sums of products of a cell of kCount sets' unpacked weights with kTokens tokens' inputs, of
-// one plane. Sums and weights are kept in registers by force: g++ 12 makes all products first, has
-// no room for them, and loads weights once a token. `zeros`: of each set, where the kind has them.
-template <class Kind, int kCell, int kPlane, int kTokens, int kCount>
-inline void plane_dots(const Weights<Kind>* w, const Activation<Kind>* a,
-                       const Constants& constants, const Ints* zeros, Ints (*sum)[kCount]) {
+// The sums of products of a cell of kCount sets' unpacked weights with kTokens tokens' inputs. Sums
+// and weights are kept in registers by force: g++ 12 makes all products first, has no room for
+// them, and loads weights once a token. `zeros`: of each set, where the kind has them.
+template <class Kind, int kCell, int kTokens, int kCount>
+inline void byte_dots(const Weights<Kind>* w, const Activation<Kind>* a, const Constants& constants,
+                      const Ints* zeros, Ints (*sum)[kCount]) {
   constexpr Range kRange = Kind::Codes::kRange;
   constexpr int kVectors = 8 / Kind::kCells;
   Ints start[kTokens];
@@ -93,8 +98,8 @@ inline void plane_dots(const Weights<Kind>* w, const Activation<Kind>* a,
     }
 #pragma GCC unroll 8
     for (int s = 0; s < kCount; ++s) {
-      const Bytes w0 = rows::keep(w[s][8 * kPlane + j]);
-      const Bytes w1 = rows::keep(w[s][8 * kPlane + j + 1]);
+      const Bytes w0 = rows::keep(w[s][j]);
+      const Bytes w1 = rows::keep(w[s][j + 1]);
 #pragma GCC unroll 8
       for (int t = 0; t < kTokens; ++t) {
         sum[t][s] = rows::keep(rows::add_products<kRange>(sum[t][s], w0, x0[t], w1, x1[t]));
@@ -108,18 +113,60 @@ inline void plane_dots(const Weights<Kind>* w, const Activation<Kind>* a,
   }
 }
 
-// The sums of all planes.
+// The same of wide weights, a unit being one cell. Two sums a row are under way: so two sets at
+// once.
+template <class Kind, int kTokens, int kCount>
+inline void wide_dots(const Weights<Kind>* w, const Activation<Kind>* a, const Constants& constants,
+                      Ints (*sum)[kCount]) {
+  constexpr int kStep = kCount < 2 ? kCount : 2;
+#pragma GCC unroll 4
+  for (int first = 0; first < kCount; first += kStep) {
+    rows::WideSums sums[kTokens][kStep] = {};
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+      Inputs x[kTokens];
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; ++t) x[t] = rows::keep(a[t].wide.four(j));
+#pragma GCC unroll 8
+      for (int s = 0; s < kStep; ++s) {
+        const Bytes* const both = w[first + s] + 2 * j;
+        const Bytes two[2] = {rows::keep(both[0]), rows::keep(both[1])};
+#pragma GCC unroll 8
+        for (int t = 0; t < kTokens; ++t) {
+          sums[t][s] = rows::add_wide_products(sums[t][s], two, x[t]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 8
+      for (int s = 0; s < kStep; ++s) {
+        sum[t][first + s] = rows::finish_wide(sums[t][s], a[t].start(constants, 0));
+      }
+    }
+  }
+}
+
 template <class Kind, int kCell, int kTokens, int kCount>
 inline void cell_dots(const Weights<Kind>* w, const Activation<Kind>* a, const Constants& constants,
                       const Ints* zeros, Ints (*sum)[kCount]) {
-  plane_dots<Kind, kCell, 0, kTokens, kCount>(w, a, constants, zeros, sum);
-  if constexpr (Kind::Codes::kPlanes == 2) {
-    Ints low[kTokens][kCount];
-    plane_dots<Kind, kCell, 1, kTokens, kCount>(w, a, constants, zeros, low);
-    for (int t = 0; t < kTokens; ++t) {
-      for (int s = 0; s < kCount; ++s) sum[t][s] = rows::add_planes(sum[t][s], low[t][s]);
-    }
+  if constexpr (Kind::Codes::kIsWide) {
+    wide_dots<Kind, kTokens, kCount>(w, a, constants, sum);
+  } else {
+    byte_dots<Kind, kCell, kTokens, kCount>(w, a, constants, zeros, sum);
   }
+}
+
+// A unit of one token and one set: products while the weights are unpacked, which would not find
+// room in registers.
+template <class Kind>
+inline Ints wide_dot(const GroupSet& set, const Constants& constants, int64_t unit,
+                     const Activation<Kind>& a, const rows::WideUnit& inputs) {
+  rows::WideSums sums = {};
+  Kind::Codes::each(set, constants, unit, [&](int j, const Bytes* w) {
+    sums = rows::add_wide_products(sums, w, inputs.four(j));
+  });
+  return rows::finish_wide(sums, a.start(constants, 0));
 }
 
 // One cell of one token: lane += idot * (scale * a), then lane += asum * (offset * a).
@@ -136,12 +183,20 @@ void dot_token(const GroupSet* sets, const Constants& constants, const Quantised
   for (Floats& l : lane) l = rows::zero();
   for (int64_t unit0 = 0; unit0 < set.units; unit0 += kChunkUnits) {
     const typename Kind::Supers supers = Kind::supers(set, unit0 / kChunkUnits);
+    // Well ahead of their use. In memory: g++ 12 would take registers apart, with scarce shuffles.
+    rows::WideUnit wide[Kind::Codes::kIsWide ? kChunkUnits : 1];
+    if constexpr (Kind::Codes::kIsWide) {
+      for (int u = 0; u < kChunkUnits && unit0 + u < set.units; ++u) {
+        wide[u] = rows::WideUnit(x.q + (tile.first_unit[0] + unit0 + u) * 32);
+      }
+      __asm__("" : "+m"(wide));
+    }
 #pragma GCC unroll 8
     for (int u = 0; u < kChunkUnits; ++u) {
       const int64_t unit = unit0 + u;
       if (unit == set.units) break;
       Weights<Kind> w[1];
-      Kind::Codes::unpack(set, constants, unit, w[0]);
+      if constexpr (!Kind::Codes::kIsWide) Kind::Codes::unpack(set, constants, unit, w[0]);
       Kind::prefetch(set, unit);
       const Activation<Kind> a(x, tile.first_unit[0] + unit);
       const auto add = [&]<int kCell>() {
@@ -149,7 +204,11 @@ void dot_token(const GroupSet* sets, const Constants& constants, const Quantised
         const int64_t block = unit * Kind::kCells + kCell;
         Ints idot[1][1], zeros = rows::zero_ints();
         if constexpr (Kind::kHasZeros) zeros = Kind::zeros(set, block);
-        cell_dots<Kind, kCell, 1, 1>(w, &a, constants, &zeros, idot);
+        if constexpr (Kind::Codes::kIsWide) {
+          idot[0][0] = wide_dot<Kind>(set, constants, unit, a, wide[u]);
+        } else {
+          byte_dots<Kind, kCell, 1, 1>(w, &a, constants, &zeros, idot);
+        }
         const Floats scale = rows::broadcast(*a.scale);
         l = add_scaled(l, idot[0][0], Kind::scale(set, supers, block), scale);
         if constexpr (Kind::kHasOffset) {
@@ -323,8 +382,12 @@ Kernels choose(const PackedFormat& format, Constants& constants) {
                      TwoLevel16<Nibbles>, TwoLevelOffset16<Nibbles>, AnyBlock<Nibbles, 1, true>>(
             format);
   } else if (format.two_planes) {
-    bias = rows::kSignedBias;
-    is_signed_table = true;
+    bias = rows::kWideBias;
+    for (int i = 0; i < 16; ++i) {  // the low byte becomes unsigned
+      const int entry = 256 * table[i] + low_table[i];
+      table[i] = static_cast<int8_t>(entry >> 8);
+      low_table[i] = static_cast<int8_t>(entry & 255);
+    }
     kernels = find_kernels<AnyBlock<WideTableNibbles, 1, false>>(format);
   } else {
     int least = table[0], most = table[0];
@@ -346,10 +409,7 @@ Kernels choose(const PackedFormat& format, Constants& constants) {
   }
   constants.table = rows::load_table(table);
   constants.low_table = rows::load_table(low_table);
-  if (is_signed_table) {
-    constants.table = rows::prepare_signed(constants.table);
-    constants.low_table = rows::prepare_signed(constants.low_table);
-  }
+  if (is_signed_table) constants.table = rows::prepare_signed(constants.table);
   const bool one_cell = format.block != 16;
   constants.bias[0] = rows::half_weights(-bias, one_cell ? -bias : 0);
   constants.bias[1] = rows::half_weights(0, -bias);

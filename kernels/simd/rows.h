@@ -16,6 +16,11 @@ enum class Range {
   kSigned,  // -128..127, in the form that prepare_signed() makes
 };
 
+// Weights of 16 bits come from two byte vectors of table entries, entry = 256 * signed high +
+// unsigned low. wide_weights() puts them into two vectors of the set's own form, which
+// add_wide_products() multiplies by four of a WideUnit's inputs; finish_wide() makes one int32 a
+// row of the sums, each with kWideBias added to its weights.
+
 // A cell's sum of products is made in three steps, so that the sums of several tokens and row sets
 // can be under way at once: begin(start), add_products() for two byte vectors of weights and their
 // inputs at a time, finish(sum, start).

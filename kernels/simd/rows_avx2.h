@@ -138,9 +138,6 @@ inline Ints load_zeros(const std::byte* at, int64_t /*next*/, int bias) {
 inline Ints weigh_rows(const int16_t* half_sum, Ints weights) {
   return weigh_halves(half_sum, weights);
 }
-inline Ints add_planes(Ints high, Ints low) {  // 256 * high + low
-  return _mm256_add_epi32(_mm256_slli_epi32(high, 8), low);
-}
 
 inline Floats keep(Floats x) {
   __asm__("" : "+x"(x));
@@ -184,6 +181,44 @@ template <Range kRange>
 inline Ints finish(Ints sum, Ints start) {
   if constexpr (kRange != Range::kU4) return sum;
   return _mm256_add_epi32(start, _mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
+}
+
+// Words times words: half the products an instruction of bytes, but no signs to move and nothing to
+// widen. A word's neighbour is of the same row: of four inputs, two sums remain, and of the eight
+// rows' `sums`, .a has those of rows 0, 1, 4, 5.
+inline constexpr int kWideBias = 0;
+struct WideSums {
+  __m256i a, b;
+};
+inline void wide_weights(Bytes high, Bytes low, Bytes* w) {
+  w[0] = _mm256_unpacklo_epi8(low, high);
+  w[1] = _mm256_unpackhi_epi8(low, high);
+}
+// A unit's inputs, widened once.
+class WideUnit {
+ public:
+  WideUnit() = default;
+  explicit WideUnit(const int8_t* q) {
+    for (int i = 0; i < 32; i += 16) {
+      const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + i));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(q_ + i), _mm256_cvtepi8_epi16(v));
+    }
+  }
+  Inputs four(int j) const {
+    int64_t four;
+    std::memcpy(&four, q_ + 4 * j, sizeof(four));
+    return _mm256_set1_epi64x(four);
+  }
+
+ private:
+  alignas(32) int16_t q_[32];
+};
+inline WideSums add_wide_products(WideSums sums, const Bytes* w, Inputs x) {
+  return {keep(_mm256_add_epi32(sums.a, _mm256_madd_epi16(w[0], x))),
+          keep(_mm256_add_epi32(sums.b, _mm256_madd_epi16(w[1], x)))};
+}
+inline Ints finish_wide(WideSums sums, Ints start) {
+  return _mm256_add_epi32(start, _mm256_hadd_epi32(sums.a, sums.b));
 }
 
 }  // namespace hotset::HOTSET_ISA::rows

@@ -147,9 +147,6 @@ inline Ints load_zeros(const std::byte* at, int64_t next, int bias) {
 inline Ints weigh_rows(const int16_t* half_sum, Ints weights) {
   return weigh_halves(half_sum, weights);
 }
-inline Ints add_planes(Ints high, Ints low) {  // 256 * high + low
-  return _mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
-}
 
 inline Floats keep(Floats x) {
   __asm__("" : "+v"(x));
@@ -166,6 +163,10 @@ inline Inputs four_inputs(const int8_t* q) {
   std::memcpy(&four, q, sizeof(four));
   return keep(_mm512_set1_epi32(four));
 }
+
+struct WideSums {
+  __m512i a, b;
+};
 
 }  // namespace hotset::HOTSET_ISA::rows
 

@@ -23,4 +23,26 @@ inline Ints finish(Ints sum, Ints /*start*/) {
   return sum;
 }
 
+// The high bytes biased like signed ones, the low ones as they are.
+inline constexpr int kWideBias = 128 * 256;
+inline void wide_weights(Bytes high, Bytes low, Bytes* w) {
+  w[0] = prepare_signed(high);
+  w[1] = low;
+}
+class WideUnit {
+ public:
+  WideUnit() = default;
+  explicit WideUnit(const int8_t* q) : q_(q) {}
+  Inputs four(int j) const { return four_inputs(q_ + 4 * j); }
+
+ private:
+  const int8_t* q_;
+};
+inline WideSums add_wide_products(WideSums sums, const Bytes* w, Inputs x) {
+  return {_mm512_dpbusd_epi32(sums.a, w[0], x), _mm512_dpbusd_epi32(sums.b, w[1], x)};
+}
+inline Ints finish_wide(WideSums sums, Ints start) {
+  return _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32(sums.a, 8), sums.b), start);
+}
+
 }  // namespace hotset::HOTSET_ISA::rows

@@ -40,4 +40,37 @@ inline Ints finish(Ints sum, Ints start) {
   return _mm512_add_epi32(start, _mm512_madd_epi16(sum, _mm512_set1_epi16(1)));
 }
 
+// Words times words, as in rows_avx2.h.
+inline constexpr int kWideBias = 0;
+inline void wide_weights(Bytes high, Bytes low, Bytes* w) {
+  w[0] = _mm512_unpacklo_epi8(low, high);
+  w[1] = _mm512_unpackhi_epi8(low, high);
+}
+class WideUnit {
+ public:
+  WideUnit() = default;
+  explicit WideUnit(const int8_t* q) {
+    const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q));
+    _mm512_store_si512(q_, _mm512_cvtepi8_epi16(v));
+  }
+  Inputs four(int j) const {
+    int64_t four;
+    std::memcpy(&four, q_ + 4 * j, sizeof(four));
+    return keep(_mm512_set1_epi64(four));
+  }
+
+ private:
+  alignas(64) int16_t q_[32];
+};
+inline WideSums add_wide_products(WideSums sums, const Bytes* w, Inputs x) {
+  return {_mm512_add_epi32(sums.a, _mm512_madd_epi16(w[0], x)),
+          _mm512_add_epi32(sums.b, _mm512_madd_epi16(w[1], x))};
+}
+inline Ints finish_wide(WideSums sums, Ints start) {
+  const __m512 a = _mm512_castsi512_ps(sums.a), b = _mm512_castsi512_ps(sums.b);
+  const __m512i even = _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0x88));
+  const __m512i odd = _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd));
+  return _mm512_add_epi32(start, _mm512_add_epi32(even, odd));
+}
+
 }  // namespace hotset::HOTSET_ISA::rows

@@ -148,9 +148,6 @@ inline Ints load_zeros(const std::byte* at, int64_t /*next*/, int bias) {
 inline Ints weigh_rows(const int16_t* half_sum, Ints weights) {
   return each<Ints>([&](int i) { return (half_sum[0] + half_sum[1]) * weights.v[i]; });
 }
-inline Ints add_planes(Ints high, Ints low) {  // 256 * high + low
-  return each<Ints>([&](int i) { return 256 * high.v[i] + low.v[i]; });
-}
 
 using Inputs = const int8_t*;
 inline Floats keep(Floats x) {
@@ -192,6 +189,34 @@ inline Ints add_products(Ints sum, Bytes w0, Inputs x0, Bytes w1, Inputs x1) {
 template <Range kRange>
 inline Ints finish(Ints sum, Ints /*start*/) {
   return sum;
+}
+
+inline constexpr int kWideBias = 0;
+struct WideSums {
+  Ints a, b;
+};
+inline void wide_weights(Bytes high, Bytes low, Bytes* w) {
+  w[0] = high;
+  w[1] = low;
+}
+class WideUnit {
+ public:
+  WideUnit() = default;
+  explicit WideUnit(const int8_t* q) : q_(q) {}
+  Inputs four(int j) const { return q_ + 4 * j; }
+
+ private:
+  const int8_t* q_;
+};
+inline WideSums add_wide_products(WideSums sums, const Bytes* w, Inputs x) {
+  for (int i = 0; i < 32; ++i) {
+    sums.a.v[i / 4] += static_cast<int8_t>(w[0].v[i]) * x[i % 4];
+    sums.b.v[i / 4] += w[1].v[i] * x[i % 4];
+  }
+  return sums;
+}
+inline Ints finish_wide(WideSums sums, Ints start) {
+  return each<Ints>([&](int i) { return 256 * sums.a.v[i] + sums.b.v[i] + start.v[i]; });
 }
 
 }  // namespace hotset::HOTSET_ISA::rows

@@ -47,7 +47,7 @@ inline PackedFormat with_zeros(Layout layout, int block, ScaleKind scale, Offset
 }
 inline PackedFormat with_wide_table(int block) {
   PackedFormat format = with_table(
-      block, ScaleKind::kF32, {-128, 127, -127, 126, 0, 0, -1, 1, -2, 64, -64, 100, 5, 9, 11, 0});
+      block, ScaleKind::kF32, {-127, 127, -127, 126, 0, 0, -1, 1, -2, 64, -64, 100, 5, 9, 11, 0});
   format.two_planes = true;
   format.low_table = {-128, 127, 127, -128, 0, 1, -1, 99, 7, -7, 64, -64, 12, 3, -3, -128};
   return format;
