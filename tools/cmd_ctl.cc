@@ -7,32 +7,19 @@
 #include "tools/cache_folder.h"
 #include "tools/commands.h"
 #include "tools/config.h"
-#include "tools/control_socket.h"
+#include "tools/engine_client.h"
 #include "tools/size.h"
 
 namespace hotset {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 struct CtlOptions {
   std::optional<int> pid;
   bool json = false;
   ControlRequest request;
 };
-
-int engine_pid(const std::string& folder, const std::optional<int>& asked) {
-  if (asked) return *asked;
-  const std::vector<int> pids = engines_in(folder);
-  if (pids.empty()) {
-    throw Error(folder + ": no engine is listening; hotset run, bench and eval do while they run");
-  }
-  if (pids.size() > 1) {
-    throw ConfigError(fmt::format("found {} running engines, expected --pid with one of {}",
-                                  pids.size(), fmt::join(pids, ", ")));
-  }
-  return pids.front();
-}
 
 void print_stats(const json& stats) {
   const json& experts = stats["experts"];
@@ -61,18 +48,9 @@ void print_answer(const json& answer, ControlCommand command) {
 
 void run_ctl(const CtlOptions& options) {
   const std::string folder = runtime_folder();
-  const std::string line = ask_engine(folder, engine_pid(folder, options.pid), options.request);
-  const json answer = json::parse(line, nullptr, false);
-  if (!answer.is_object() || !answer.contains("ok")) {
-    throw Error("the engine answered \"" + line.substr(0, 100) + "\", expected a line of JSON");
-  }
-  if (!answer["ok"].get<bool>()) {
-    const std::string error = answer["error"];
-    if (answer.value("is_usage", false)) throw ConfigError(error);
-    throw Error(error);
-  }
+  const json answer = ask(folder, engine_pid(folder, options.pid), options.request);
   if (options.json) {
-    fmt::print("{}", line);
+    fmt::print("{}\n", answer.dump());
   } else {
     print_answer(answer, options.request.command);
   }

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -174,9 +175,14 @@ std::vector<int> engines_in(const std::string& folder) {
   return pids;
 }
 
-std::string ask_engine(const std::string& folder, int pid, const ControlRequest& request) {
+std::string ask_engine(const std::string& folder, int pid, const ControlRequest& request,
+                       int timeout_ms) {
   const std::string path = path_of(folder, pid);
   const FileDescriptor socket(new_socket(path));
+  const timeval timeout = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
+  for (const int which : {SO_RCVTIMEO, SO_SNDTIMEO}) {
+    setsockopt(socket.get(), SOL_SOCKET, which, &timeout, sizeof(timeout));
+  }
   if (!connects(socket.get(), path)) fail(path, "no engine answers here");
   const std::string line = request.line();
   if (send(socket.get(), line.data(), line.size(), MSG_NOSIGNAL) !=

@@ -42,7 +42,9 @@ class ControlSocket {
 // The processes in `folder` that listen. Removes the sockets of those that have died.
 std::vector<int> engines_in(const std::string& folder);
 
-// The client's end: sends one request, returns the answer's line. Throws Error where there is none.
-std::string ask_engine(const std::string& folder, int pid, const ControlRequest& request);
+// The client's end: sends one request, returns the answer's line. Throws Error where there is none,
+// or none within `timeout_ms` (0: however long it takes).
+std::string ask_engine(const std::string& folder, int pid, const ControlRequest& request,
+                       int timeout_ms = 0);
 
 }  // namespace hotset

@@ -88,6 +88,10 @@ ordered_json LiveSettings::stats() const {
   const CacheStats cache = engine_.cache_stats();
   const SlotPlan plan = engine_.cache().plan();
   ordered_json settings = ordered_json::parse(dump_config_json(config_));
+  std::vector<int64_t> expert_bytes(engine_.config().num_hidden_layers);
+  for (const SlotPlan::Class& sizes : plan.classes) {
+    for (const int32_t layer : sizes.layers) expert_bytes[layer] = sizes.slot_bytes;
+  }
   return {{"pid", getpid()},
           {"model", engine_.config().name},
           {"experts",
@@ -95,6 +99,7 @@ ordered_json LiveSettings::stats() const {
             {"slot_bytes", plan.slot_bytes_total},
             {"resident_bytes", engine_.cache().resident_bytes()},
             {"all_bytes", plan.expert_bytes_total},
+            {"layer_expert_bytes", expert_bytes},
             {"hits", cache.hits},
             {"misses", cache.misses},
             {"hit_rate", cache.hit_rate()},

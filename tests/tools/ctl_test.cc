@@ -1,14 +1,10 @@
 // hotset ctl against an engine that chats on a terminal of its own: what is changed while it waits
 // and answers, what the end of the terminal leaves behind, and the next start.
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
-#include <pty.h>
-#include <signal.h>
-#include <unistd.h>
 
 #include "runtime/model/score_file.h"
 #include "tests/tools/cli.h"
+#include "tests/tools/terminal_process.h"
 
 namespace hotset {
 namespace {
@@ -16,58 +12,6 @@ namespace {
 namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
-
-// `hotset run` on a pseudo terminal, without a prompt.
-class ChatProcess {
- public:
-  ChatProcess(std::vector<std::string> arguments, const std::string& home) {
-    pid_ = forkpty(&terminal_, nullptr, nullptr, nullptr);
-    if (pid_ != 0) return;
-    setenv("XDG_CACHE_HOME", home.c_str(), 1);
-    setenv("XDG_RUNTIME_DIR", home.c_str(), 1);
-    std::vector<char*> argv;
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    execv(argv[0], argv.data());
-    _exit(127);
-  }
-  ~ChatProcess() {
-    hang_up();
-    if (pid_ > 0) {
-      kill(pid_, SIGKILL);
-      waitpid(pid_, nullptr, 0);
-    }
-  }
-  pid_t pid() const { return pid_; }
-  void type(const std::string& line) const {
-    EXPECT_EQ(write(terminal_, line.data(), line.size()), static_cast<ssize_t>(line.size()));
-  }
-  // What the terminal shows until it shows `text`, or for a minute.
-  std::string read_until(const std::string& text) const {
-    std::string shown;
-    pollfd ready = {terminal_, POLLIN, 0};
-    while (shown.find(text) == std::string::npos && poll(&ready, 1, 60000) > 0) {
-      char bytes[4096];
-      const ssize_t got = read(terminal_, bytes, sizeof(bytes));
-      if (got <= 0) break;
-      shown.append(bytes, static_cast<size_t>(got));
-    }
-    EXPECT_NE(shown.find(text), std::string::npos) << shown;
-    return shown;
-  }
-  void hang_up() {
-    if (terminal_ >= 0) close(std::exchange(terminal_, -1));
-  }
-  int exit_code() {
-    int status = 0;
-    waitpid(std::exchange(pid_, -1), &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-  }
-
- private:
-  pid_t pid_ = -1;
-  int terminal_ = -1;
-};
 
 class CtlTest : public CliTest {
  protected:
@@ -77,10 +21,10 @@ class CtlTest : public CliTest {
     folder_ = name;
   }
   void TearDown() override { fs::remove_all(folder_); }
-  ChatProcess chat(std::vector<std::string> more) const {
+  TerminalProcess chat(std::vector<std::string> more) const {
     std::vector<std::string> arguments = {HOTSET_BINARY, "run", "-m", kDemo};
     arguments.insert(arguments.end(), more.begin(), more.end());
-    return ChatProcess(arguments, folder_);
+    return TerminalProcess(arguments, folder_);
   }
   Result ctl(const std::string& arguments) const {
     return hotset("ctl " + arguments, "XDG_RUNTIME_DIR=" + folder_.string());
@@ -97,7 +41,7 @@ class CtlTest : public CliTest {
 };
 
 TEST_F(CtlTest, ARunningChatIsResizedAndAnswersTheSame) {
-  ChatProcess run = chat({"--ram", "100%"});
+  TerminalProcess run = chat({"--ram", "100%"});
   run.read_until("> ");
   const json before = stats();
   EXPECT_EQ(before["pid"], run.pid());
@@ -124,7 +68,7 @@ TEST_F(CtlTest, ARunningChatIsResizedAndAnswersTheSame) {
 }
 
 TEST_F(CtlTest, WhatCannotBeChangedIsRefusedAndNothingIsChanged) {
-  ChatProcess run = chat({"--ram", "50%"});
+  TerminalProcess run = chat({"--ram", "50%"});
   run.read_until("> ");
   const json before = stats()["experts"];
   const auto refuses = [&](const std::string& arguments, int exit_code, const std::string& words) {
@@ -146,7 +90,7 @@ TEST_F(CtlTest, WhatCannotBeChangedIsRefusedAndNothingIsChanged) {
 TEST_F(CtlTest, ReloadTakesTheFilesLiveKeysAndNamesTheOthers) {
   const auto configure = [&](const std::string& text) { std::ofstream(path("c.yaml")) << text; };
   configure("ram: 80%\n");
-  ChatProcess run = chat({"--config", path("c.yaml")});
+  TerminalProcess run = chat({"--config", path("c.yaml")});
   run.read_until("> ");
   const int64_t before = stats()["experts"]["slot_bytes"];
   configure("ram: 30%\ncpu:\n  threads: 1\n");
@@ -159,7 +103,7 @@ TEST_F(CtlTest, ReloadTakesTheFilesLiveKeysAndNamesTheOthers) {
 
 TEST_F(CtlTest, TheEndOfTheTerminalSavesScoresThatTheNextStartUses) {
   {
-    ChatProcess run = chat({"--ram", "20%"});
+    TerminalProcess run = chat({"--ram", "20%"});
     run.read_until("> ");
     run.type("What is 2+2?\n");
     run.read_until("> ");
@@ -186,7 +130,7 @@ TEST_F(CtlTest, TheEndOfTheTerminalSavesScoresThatTheNextStartUses) {
 }
 
 TEST_F(CtlTest, SigtermSavesAsWell) {
-  ChatProcess run = chat({"--workload", "mail"});
+  TerminalProcess run = chat({"--workload", "mail"});
   run.read_until("> ");
   kill(run.pid(), SIGTERM);
   EXPECT_EQ(run.exit_code(), 143);
@@ -197,7 +141,7 @@ TEST_F(CtlTest, SigtermSavesAsWell) {
 TEST_F(CtlTest, WithoutAnEngineOrWithSeveralItSaysSo) {
   EXPECT_EQ(ctl("stats").exit_code, 1);
   EXPECT_THAT(ctl("stats").err, HasSubstr("no engine is listening"));
-  ChatProcess one = chat({}), two = chat({});
+  TerminalProcess one = chat({}), two = chat({});
   one.read_until("> ");
   two.read_until("> ");
   const Result result = ctl("stats");

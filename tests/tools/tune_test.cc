@@ -1,7 +1,11 @@
 // hotset tune as a user runs it, on traces of the demo model and on made ones.
+#include <fmt/format.h>
+
 #include <cstdint>
+#include <utility>
 
 #include "tests/tools/cli.h"
+#include "tests/tools/terminal_process.h"
 #include "tools/config.h"
 
 namespace hotset {
@@ -97,6 +101,101 @@ TEST_F(TuneCliTest, ATraceOfTheDemoModelIsPricedByItsOwnFile) {
   EXPECT_THAT(out["costs_from"], testing::StartsWith("measured"));
   EXPECT_GE(out["tokens"], 256);
   EXPECT_EQ(hotset("config --config " + path("p.yaml")).exit_code, 0);
+}
+
+// Against engines of the demo model's shape, whose picks move on to other experts every 64 tokens:
+// what was popular long ago (lfu) is of no use.
+class TuneEngineTest : public TuneCliTest {
+ protected:
+  void SetUp() override {
+    std::string name = std::filesystem::path(testing::TempDir()) / "tuneXXXXXX";
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;  // a short one: a socket's path has little room
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  std::string moving_trace(int tokens) const {
+    std::ofstream out(path("moving.i16"), std::ios::binary);
+    for (int t = 0; t < tokens; ++t) {
+      for (int layer = 0; layer < 6; ++layer) {
+        for (int i = 0; i < 8; ++i) {
+          const auto id = static_cast<int16_t>((t / 64 * 29 + (t * 5 + i * 3) % 24 + layer) % 128);
+          out.write(reinterpret_cast<const char*>(&id), 2);
+        }
+      }
+    }
+    out.close();
+    const Result result = hotset("trace import " + path("moving.i16") +
+                                 " --layers 6 --experts 128 --top-k 8 -o " + path("moving.trace"));
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return path("moving.trace");
+  }
+  TerminalProcess start(const std::vector<std::string>& arguments) const {
+    std::vector<std::string> all = {HOTSET_BINARY, arguments[0], "-m",    kDemo,
+                                    "--ram",       "30%",        "--set", "cache.policy=lfu"};
+    all.insert(all.end(), arguments.begin() + 1, arguments.end());
+    return TerminalProcess(all, folder_);
+  }
+  Result near(const std::string& arguments) const {
+    return hotset(arguments, "XDG_RUNTIME_DIR=" + folder_.string());
+  }
+  json stats() const { return json::parse(near("ctl --json stats").out); }
+};
+
+TEST_F(TuneEngineTest, AnEngineTakesABetterSettingWithoutGoingCold) {
+  TerminalProcess chat = start({"run"});
+  chat.read_until("> ");
+  chat.type("What is 2+2?\n");
+  EXPECT_THAT(chat.read_until("> "), HasSubstr("\n4\r\n"));
+  json before = stats();  // when nothing is filled any more
+  for (json last; last != before; usleep(20000)) last = std::exchange(before, stats());
+  EXPECT_GT(before["experts"]["resident_bytes"],
+            before["experts"]["slot_bytes"].get<int64_t>() / 2);
+  const Result tuned = near("tune --json --miss-ms 1 --ram 30% --set cache.policy=lfu --apply " +
+                            ("--trace " + moving_trace(1024)) + " -o " + path("p.yaml"));
+  ASSERT_EQ(tuned.exit_code, 0) << tuned.err;
+  const json out = json::parse(tuned.out);
+  EXPECT_EQ(out["applied"][0], "cache.policy");
+  const json after = stats();
+  EXPECT_EQ(after["settings"]["cache"]["policy"],
+            out["results"][out["best"].get<size_t>()]["policy"]);
+  EXPECT_NE(after["settings"]["cache"]["policy"], "lfu");
+  EXPECT_EQ(after["experts"], before["experts"])
+      << "residents, hits and evictions are as they were";
+  chat.type("What is 2+2?\n");
+  EXPECT_THAT(chat.read_until("> "), HasSubstr("\n4\r\n"));
+  EXPECT_GT(stats()["experts"]["hits"], after["experts"]["hits"]);
+}
+
+TEST_F(TuneEngineTest, ARunningEngineIsWatchedPricedAndChanged) {
+  TerminalProcess bench =
+      start({"bench", "-p", "0", "-n", "4096", "-r", "50", "--routing", moving_trace(4096)});
+  for (int i = 0; i < 100 && near("ctl stats").exit_code != 0; ++i) usleep(100000);
+  const Result tuned = near("tune --live --json --apply --tokens 320 --half-life 0,8");
+  ASSERT_EQ(tuned.exit_code, 0) << tuned.err;
+  const json out = json::parse(tuned.out);
+  EXPECT_GE(out["tokens"], 256);
+  EXPECT_LE(out["tokens"], 320);
+  EXPECT_GT(out["miss_ms"], 0);
+  EXPECT_GT(out["rest_ms"], 0);
+  EXPECT_THAT(out["costs_from"], HasSubstr("this engine"));
+  EXPECT_EQ(out["results"][0]["policy"], "lfu");
+  EXPECT_GT(out["results"][0]["misses_per_token"], 0);
+  EXPECT_NE(out["best"], 0) << out;
+  EXPECT_NE(stats()["settings"]["cache"]["policy"], "lfu");
+}
+
+TEST_F(TuneEngineTest, WithoutAnEngineOrWithSettingsOfItsOwnItSaysSo) {
+  EXPECT_THAT(near("tune --live").err, HasSubstr("no engine is listening"));
+  EXPECT_THAT(near("tune --live --ram 10%").err, HasSubstr("the engine has its own"));
+  EXPECT_THAT(near("tune --live --trace x").err, HasSubstr("expected one of --trace F, --live"));
+  TerminalProcess chat = start({"run"});
+  chat.read_until("> ");
+  EXPECT_THAT(near("tune --live --seconds 0.1").err, HasSubstr("found 0 decoded tokens"));
+  const std::vector<std::string> unwatched = {"run", "--set", "profiler.ring=0"};
+  TerminalProcess other = start(unwatched);
+  other.read_until("> ");
+  EXPECT_THAT(near(fmt::format("tune --live --pid {}", other.pid())).err, HasSubstr("has no ring"));
 }
 
 TEST_F(TuneCliTest, WhatIsMissingOrWrongIsNamed) {

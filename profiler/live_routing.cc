@@ -1,0 +1,140 @@
+#include "profiler/live_routing.h"
+
+#include <algorithm>
+
+#include "kernels/check.h"
+
+namespace hotset {
+namespace {
+
+constexpr int64_t kBytesMax = 64 << 20;
+
+int32_t checked_top_k(const RingHeader& header) {
+  const int32_t k = header.picks_per_row;
+  if (k < 1 || k > header.experts_per_layer || k > 1024) {
+    throw Error("a ring whose engine says that it picks " + std::to_string(k) +
+                " experts of a layer cannot be replayed");
+  }
+  return k;
+}
+
+size_t tokens_that_fit(const RingHeader& header, int64_t tokens_max) {
+  const int64_t bytes = int64_t{header.layers} * (2 * header.picks_per_row + 6) + 128;
+  return static_cast<size_t>(std::clamp<int64_t>(kBytesMax / bytes, 1, tokens_max));
+}
+
+}  // namespace
+
+LiveRouting::LiveRouting(const RingHeader& header, int64_t tokens_max)
+    : layers_(header.layers),
+      experts_(header.experts_per_layer),
+      top_k_(checked_top_k(header)),
+      tokens_max_(tokens_that_fit(header, tokens_max)),
+      hits_(layers_),
+      missed_(layers_) {}
+
+void LiveRouting::absorb(std::span<const Record> records,
+                         const std::function<void(double)>& on_token) {
+  for (const Record& record : records) {
+    if (record.type == RecordType::kStepBegin) begin_step(record);
+    if (!is_open_ || record.step != step_) continue;
+    if (record.type == RecordType::kPicks) add_picks(record);
+    if (record.type == RecordType::kRange) end_layer(record);
+    if (record.type == RecordType::kStepEnd) end_step(record, on_token);
+  }
+}
+
+void LiveRouting::begin_step(const Record& record) {
+  is_open_ = record.as<StepRecord>().rows == 1;
+  step_ = record.step;
+  layers_done_ = 0;
+  token_ = {0, std::vector<uint16_t>(static_cast<size_t>(layers_) * top_k_),
+            std::vector<uint16_t>(layers_), std::vector<float>(layers_)};
+  for (auto* picks : {&hits_, &missed_}) {
+    for (std::vector<uint16_t>& of_layer : *picks) of_layer.clear();
+  }
+}
+
+void LiveRouting::add_picks(const Record& record) {
+  const auto picks = record.as<PicksRecord>();
+  for (int i = 0; i < record.detail; ++i) {
+    auto& of = picks.source(i) == PickSource::kResident ? hits_ : missed_;
+    if (std::ssize(of[record.layer]) < top_k_) of[record.layer].push_back(picks.experts[i]);
+  }
+}
+
+// The range of a layer's experts ends after the last of its picks.
+void LiveRouting::end_layer(const Record& record) {
+  if (static_cast<RangeName>(record.detail) != RangeName::kExperts || record.layer >= layers_) {
+    return;
+  }
+  const std::vector<uint16_t>&hits = hits_[record.layer], &missed = missed_[record.layer];
+  if (std::ssize(hits) + std::ssize(missed) != top_k_) return;
+  std::vector<Ranked> ranked;
+  for (const auto* picks : {&hits, &missed}) {
+    for (size_t i = 0; i < picks->size(); ++i) {
+      const double place = (static_cast<double>(i) + 0.5) / static_cast<double>(picks->size());
+      ranked.push_back({place, (*picks)[i]});
+    }
+  }
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [](const Ranked& a, const Ranked& b) { return a.place < b.place; });
+  const size_t first = static_cast<size_t>(record.layer) * top_k_;
+  for (size_t i = 0; i < ranked.size(); ++i) token_.ids[first + i] = ranked[i].expert;
+  token_.misses[record.layer] = static_cast<uint16_t>(missed.size());
+  token_.experts_ms[record.layer] =
+      static_cast<float>(static_cast<double>(record.as<RangeRecord>().duration_ns) / 1e6);
+  ++layers_done_;
+}
+
+void LiveRouting::end_step(const Record& record, const std::function<void(double)>& on_token) {
+  is_open_ = false;
+  const auto step = record.as<StepRecord>();
+  if (step.failed != 0 || layers_done_ != layers_) return;
+  token_.ms = static_cast<double>(step.duration_ns) / 1e6;
+  tokens_.push_back(std::move(token_));
+  if (tokens_.size() > tokens_max_) tokens_.pop_front();
+  on_token(tokens_.back().ms);
+}
+
+RoutingTrace LiveRouting::trace() const {
+  RoutingTrace trace;
+  trace.header = {0, layers_, experts_, top_k_, false, std::vector<int64_t>(layers_), ""};
+  uint32_t step = 0;
+  for (const Token& token : tokens_) {
+    for (int32_t layer = 0; layer < layers_; ++layer) {
+      const size_t first = trace.ids.size() + static_cast<size_t>(layer) * top_k_;
+      trace.events.push_back({step, layer, 1, TracePhase::kDecode, first});
+    }
+    trace.ids.insert(trace.ids.end(), token.ids.begin(), token.ids.end());
+    ++step;
+  }
+  trace.weights.resize(trace.ids.size());
+  return trace;
+}
+
+TuneCosts LiveRouting::costs() const {
+  if (tokens_.empty()) return {};
+  const auto n = static_cast<double>(tokens_.size());
+  double together = 0, squares = 0, misses = 0, ms = 0;
+  for (int32_t layer = 0; layer < layers_; ++layer) {
+    double x = 0, y = 0, xx = 0, xy = 0;
+    for (const Token& token : tokens_) {
+      const double missed = token.misses[layer], took = token.experts_ms[layer];
+      x += missed;
+      y += took;
+      xx += missed * missed;
+      xy += missed * took;
+    }
+    together += xy - x * y / n;
+    squares += xx - x * x / n;
+    misses += x;
+  }
+  for (const Token& token : tokens_) ms += token.ms;
+  TuneCosts costs;
+  if (squares > 0) costs.miss_ms = std::max(together / squares, 0.0);
+  costs.rest_ms = std::max(ms / n - costs.miss_ms * misses / n, 0.0);
+  return costs;
+}
+
+}  // namespace hotset

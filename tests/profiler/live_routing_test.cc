@@ -1,0 +1,103 @@
+#include "profiler/live_routing.h"
+
+#include <gmock/gmock.h>
+
+#include "kernels/check.h"
+#include "tests/profiler/rings.h"
+
+namespace hotset {
+namespace {
+
+using test::kMs;
+using test::Script;
+using test::small_header;
+using testing::ElementsAre;
+
+// A token whose layer `l` picks 4 experts from `first` + l on, `hits` of them resident; each miss
+// takes 2 ms beside the 5 ms of the layer.
+void add_token(Script& script, int64_t position, uint16_t first, size_t hits, int layers = 4) {
+  script.begin(position);
+  for (uint16_t layer = 0; layer < layers; ++layer) {
+    std::vector<uint16_t> ids;
+    for (int i = 0; i < 4; ++i) ids.push_back(static_cast<uint16_t>(first + layer + i));
+    script.picks(layer, ids, hits);
+    script.range(RangeName::kExperts, layer, (5 + 2 * (4 - hits)) * kMs);
+  }
+  script.range(RangeName::kHead, 0xffff, 3 * kMs);
+  script.end();
+}
+
+LiveRouting routing_of(const Script& script, std::vector<double>* ms = nullptr,
+                       int64_t most = 100) {
+  LiveRouting routing(small_header(), most);
+  routing.absorb(script.records, [&](double x) {
+    if (ms != nullptr) ms->push_back(x);
+  });
+  return routing;
+}
+
+TEST(LiveRoutingTest, ATraceHasWhatTheTokensPicked) {
+  Script script;
+  add_token(script, 0, 10, 4);
+  add_token(script, 1, 20, 4);
+  std::vector<double> ms;
+  const RoutingTrace trace = routing_of(script, &ms).trace();
+  ASSERT_EQ(trace.events.size(), 8u);
+  EXPECT_EQ(trace.events[7].layer, 3);
+  EXPECT_EQ(trace.events[7].step, 1u);
+  EXPECT_THAT(trace.row(trace.events[1], 0), ElementsAre(11, 12, 13, 14));
+  EXPECT_THAT(trace.row(trace.events[7], 0), ElementsAre(23, 24, 25, 26));
+  EXPECT_THAT(ms, ElementsAre(23, 23));
+}
+
+TEST(LiveRoutingTest, HitsAndMissesShareTheRanksEvenly) {
+  Script script;
+  add_token(script, 0, 10, 2);  // hits 10, 11; misses 12, 13
+  const RoutingTrace trace = routing_of(script).trace();
+  EXPECT_THAT(trace.row(trace.events[0], 0), ElementsAre(10, 12, 11, 13));
+}
+
+TEST(LiveRoutingTest, AMissCostsWhatTheLayersTookLongerForIt) {
+  Script script;
+  for (int t = 0; t < 12; ++t) add_token(script, t, 10, t % 5);
+  const TuneCosts costs = routing_of(script).costs();
+  EXPECT_NEAR(costs.miss_ms, 2, 1e-5);
+  EXPECT_NEAR(costs.rest_ms, 23, 1e-4);
+  Script hits;
+  for (int t = 0; t < 12; ++t) add_token(hits, t, 10, 4);
+  EXPECT_EQ(routing_of(hits).costs().miss_ms, 0);
+  EXPECT_EQ(LiveRouting(small_header(), 10).costs().rest_ms, 0);
+}
+
+TEST(LiveRoutingTest, WhatIsNotWholeOrNotOneRowIsLeftOut) {
+  Script script;
+  add_token(script, 0, 10, 4, 3);  // a layer is missing
+  script.begin(1, 5);
+  script.end();
+  script.begin(6);  // fails
+  script.add(RecordType::kStepEnd, 0, 0, StepRecord{6, 1, 1, 1});
+  add_token(script, 7, 10, 4);
+  add_token(script, 8, 10, 4);
+  script.records.erase(script.records.end() - 3);  // a record of the last token was lost
+  EXPECT_EQ(routing_of(script).tokens(), 1);
+}
+
+TEST(LiveRoutingTest, ItKeepsTheLastTokens) {
+  Script script;
+  for (int t = 0; t < 30; ++t) add_token(script, t, static_cast<uint16_t>(t), 4);
+  const LiveRouting routing = routing_of(script, nullptr, 7);
+  EXPECT_EQ(routing.tokens(), 7);
+  const RoutingTrace trace = routing.trace();
+  EXPECT_EQ(trace.row(trace.events[0], 0)[0], 23);
+}
+
+TEST(LiveRoutingTest, AHeaderThatCannotBeIsRefused) {
+  for (const int32_t picks : {0, -1, 65, 2000}) {
+    RingHeader header = small_header();
+    header.picks_per_row = picks;
+    EXPECT_THROW(LiveRouting(header, 10), Error) << picks;
+  }
+}
+
+}  // namespace
+}  // namespace hotset
