@@ -35,6 +35,14 @@ int64_t whole_pages(int64_t bytes) {
   return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
+void check_unchanged(const MatrixSource& matrix) {
+  if (matrix.quantised == nullptr) {
+    for (const RowRange& range : matrix.rows) range.tensor->file->check_unchanged();
+  } else {
+    for (const TensorInfo* tensor : matrix.quantised->tensors()) tensor->file->check_unchanged();
+  }
+}
+
 int64_t bytes_of(const MatrixSource& matrix, const RowRange& range) {
   return range.rows * row_bytes(matrix.type, matrix.k);
 }
@@ -126,6 +134,7 @@ int64_t ExpertFileSource::load(ExpertId id, std::span<std::byte> slot) {
       const MatrixSource& m = matrix(id, part);
       const auto [shape, at] = place(id, part);
       pack_matrix(m, shape, staging, slot.data() + at);
+      check_unchanged(m);
       bytes += m.bytes();
     }
   });
@@ -148,7 +157,7 @@ int64_t ExpertFileSource::read(ExpertId id, int32_t part, std::byte* landing) {
     if (m.quantised != nullptr) {
       with_staging(
           [&](std::byte* staging) { pack_matrix(m, place(id, part).first, staging, landing); });
-      for (const TensorInfo* tensor : m.quantised->tensors()) tensor->file->check_unchanged();
+      check_unchanged(m);
       return m.bytes();
     }
     for (const RowRange& range : m.rows) {

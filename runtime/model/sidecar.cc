@@ -19,7 +19,6 @@ namespace {
 static_assert(std::endian::native == std::endian::little && sizeof(SidecarHead) == 56);
 
 constexpr int64_t kAlignment = 4096;  // a page, so that a blob's read touches no other's
-constexpr size_t kEnd = 64 << 10;     // of a file, in the fingerprint
 
 int64_t aligned(int64_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
@@ -70,15 +69,8 @@ uint64_t head_checksum(const SidecarHead& head, const SidecarTables& tables) {
 
 uint64_t fingerprint_of(const ModelDescription& description) {
   Checksum sum;
-  std::vector<std::byte> end;
-  for (const File* file : description.files) {
-    sum.add(file->size()).add(static_cast<uint64_t>(file->modified_ns()));
-    end.resize(std::min<size_t>(kEnd, file->size()));
-    for (const uint64_t at : {uint64_t{0}, file->size() - end.size()}) {
-      file->read(at, end);
-      sum.add(std::span<const std::byte>(end));
-    }
-  }
+  sum.add(description.config_checksum);
+  for (const File* file : description.files) sum.add(file->identity());
   Weights unused;
   const auto add_dense = [&](const MatrixSource& matrix, size_t) {
     add_matrix(sum, matrix);

@@ -58,10 +58,9 @@ struct SidecarLayout {
 
 uint64_t head_checksum(const SidecarHead& head, const SidecarTables& tables);
 
-// What a model's files are, wherever they lie: size, time of the last change, the first and last
-// 64 KiB of each, and which rows of which tensors the weights are made of. A file changed in the
-// middle shows by its time; one that a tool rewrote with the old time shows by its ends, where
-// headers and the last tensor are. Reading all of it would take as long as loading.
+// What a model's files are, wherever they lie and whenever they were written: the size of each, all
+// of its metadata, 256 pages of its contents (File::identity()), and which rows of which tensors
+// the weights are made of. Reading all of it would take as long as loading.
 uint64_t fingerprint_of(const ModelDescription& description);
 
 // An open sidecar. Reading is thread-safe.

@@ -4,6 +4,7 @@
 
 #include "kernels/check.h"
 #include "runtime/tokenizer/tokenizer.h"
+#include "runtime/weights/checksum.h"
 #include "runtime/weights/describe.h"
 #include "runtime/weights/hf_config.h"
 #include "runtime/weights/json.h"
@@ -103,7 +104,9 @@ ModelDescription describe_hf(const std::string& path) {
   model.files = folder->files();
   model.config = hf.config;
   const std::string config = path + "/config.json";
-  const auto scheme = open_scheme(read_json_file(config), config, *folder);
+  const nlohmann::json document = read_json_file(config);
+  model.config_checksum = Checksum().add(document.dump()).value();
+  const auto scheme = open_scheme(document, config, *folder);
   describe_tensors(model, SafetensorsSource(*folder, hf.config.architecture, scheme.get()),
                    hf.is_delta_net);
   model.vocabulary = read_vocabulary(path, hf);

@@ -5,15 +5,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "kernels/check.h"
+#include "runtime/weights/checksum.h"
 
 namespace hotset {
 
 namespace {
+
+constexpr uint64_t kPage = 4096, kSampledPages = 256;
 
 int64_t modified_of(const struct stat& status) {
   return status.st_mtim.tv_sec * int64_t{1'000'000'000} + status.st_mtim.tv_nsec;
@@ -47,7 +52,10 @@ File::File(File&& other) noexcept
     : path_(std::move(other.path_)),
       fd_(std::exchange(other.fd_, -1)),
       size_(other.size_),
-      modified_ns_(other.modified_ns_) {}
+      metadata_bytes_(other.metadata_bytes_),
+      pages_(other.pages_),
+      identity_(other.identity_),
+      modified_ns_(other.modified_ns_.load()) {}
 
 void File::read(uint64_t offset, std::span<std::byte> out) const {
   if (offset > size_ || out.size() > size_ - offset) {
@@ -65,6 +73,45 @@ void File::read(uint64_t offset, std::span<std::byte> out) const {
   }
 }
 
+void File::take_samples(uint64_t metadata_bytes, uint64_t pages) {
+  metadata_bytes_ = std::min(metadata_bytes, size_);
+  pages_ = std::min(pages, (size_ + kPage - 1) / kPage);
+  identity_ = sample();
+}
+
+// Pages at equal distances, the first and the last among them. All are asked for before the first
+// is read, so that a disk reads many at a time.
+uint64_t File::sample() const {
+  if (pages_ == 0) return 0;
+  std::array<std::byte, kPage> page;
+  const uint64_t last = (size_ - 1) / kPage;
+  const auto at = [&](uint64_t i) { return kPage * (pages_ == 1 ? 0 : i * last / (pages_ - 1)); };
+  for (uint64_t i = 0; i < pages_; ++i) expect(at(i), kPage);
+  Checksum sum;
+  const auto add = [&](uint64_t offset, uint64_t bytes) {
+    const std::span<std::byte> piece = std::span(page).first(std::min(kPage, bytes));
+    read(offset, piece);
+    sum.add(std::span<const std::byte>(piece));
+  };
+  sum.add(size_);
+  for (uint64_t begin = 0; begin < metadata_bytes_; begin += kPage) {
+    add(begin, metadata_bytes_ - begin);
+  }
+  for (uint64_t i = 0; i < pages_; ++i) add(at(i), size_ - at(i));
+  return sum.value();
+}
+
+void take_samples(std::span<const std::unique_ptr<File>> files,
+                  std::span<const uint64_t> metadata_bytes) {
+  uint64_t all = 0;
+  for (const auto& file : files) all += file->size();
+  for (size_t i = 0; i < files.size(); ++i) {
+    const double share = static_cast<double>(files[i]->size()) / static_cast<double>(all);
+    files[i]->take_samples(metadata_bytes[i],
+                           std::max<uint64_t>(1, static_cast<uint64_t>(share * kSampledPages)));
+  }
+}
+
 void File::fail_reading(int64_t offset, int error) const {
   throw Error(path_ + ": reading at offset " + std::to_string(offset) +
               " failed: " + std::strerror(error));
@@ -75,14 +122,28 @@ void File::fail_cut(int64_t offset) const {
               std::to_string(size_) + " bytes when it was opened: it was cut while in use");
 }
 
+// A new time of change alone says nothing (touch, cp -p, a backup that puts times back), so then
+// the file is asked what it is, by the measure by which its sidecar and its scores know it. What
+// writes another model over it changes the header or one of the pages; a few bytes put elsewhere
+// are found by no rule that does not read all of the file, and are not what happens by accident.
+// While a file is being written each read finds a new time and samples again, until the writing has
+// come to a page that is sampled: slow, but only then.
 void File::check_unchanged() const {
   struct stat status {};
   if (::fstat(fd_, &status) != 0) fail_reading(0, errno);
-  if (modified_of(status) == modified_ns_ && static_cast<uint64_t>(status.st_size) == size_) return;
-  throw Error(path_ + ": was changed while in use: found " + std::to_string(status.st_size) +
-              " bytes, expected the " + std::to_string(size_) +
-              " bytes that were there when it was opened, unwritten since. Start again with the "
-              "file as it is now");
+  if (static_cast<uint64_t>(status.st_size) == size_) {
+    const int64_t modified = modified_of(status);
+    if (modified == modified_ns_.load(std::memory_order_relaxed)) return;
+    if (sample() == identity_) {
+      modified_ns_.store(modified, std::memory_order_relaxed);
+      return;
+    }
+  }
+  throw Error(
+      path_ + ": was changed while in use: found " + std::to_string(status.st_size) +
+      " bytes, expected the " + std::to_string(size_) +
+      " bytes that were there when it was opened, with the same contents. Start again with the "
+      "file as it is now");
 }
 
 bool File::is_same(int fd) const {

@@ -93,6 +93,7 @@ GgufFile::GgufFile(const std::string& path) : path_(path) {
   const auto name = split_name(path);
   if (name && name->count > 1) {
     open_split(name->prefix, name->count);
+    take_samples(files_, metadata_bytes_);
     return;
   }
   keys_ = parse_part(path);
@@ -103,6 +104,7 @@ GgufFile::GgufFile(const std::string& path) : path_(path) {
                 "NAME-00001-of-" +
                 part_path("", 1, *count).substr(10, 5) + ".gguf and so on");
   }
+  take_samples(files_, metadata_bytes_);
 }
 
 void GgufFile::open_split(const std::string& prefix, int64_t count) {

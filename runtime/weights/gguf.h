@@ -68,6 +68,7 @@ class GgufFile {
 
   std::string path_;
   std::vector<std::unique_ptr<File>> files_;
+  std::vector<uint64_t> metadata_bytes_;  // of each file: all before its tensors
   std::map<std::string, Value> keys_;
   std::vector<TensorInfo> tensors_;
   std::map<std::string, size_t, std::less<>> by_name_;

@@ -350,6 +350,7 @@ std::map<std::string, GgufFile::Value> GgufFile::parse_part(const std::string& p
     }
     tensors_.push_back(std::move(tensor));
   }
+  metadata_bytes_.push_back(in.position());
   place_tensors(in, std::span(tensors_).subspan(first), alignment_of(in, keys), file.size());
   return keys;
 }

@@ -123,6 +123,7 @@ struct ModelDescription {
   GenerationDefaults generation;
 
   std::vector<const File*> files;     // all parts
+  uint64_t config_checksum = 0;       // of config.json, where that is not part of `files`
   std::shared_ptr<const void> owner;  // keeps the files and their TensorInfos
   uint64_t file_bytes() const;        // of all parts
 };

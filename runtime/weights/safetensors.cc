@@ -150,6 +150,7 @@ SafetensorsFolder::SafetensorsFolder(const std::string& folder) : folder_(folder
                 "model.safetensors.index.json is there; other formats (pytorch_model.bin) are not "
                 "read");
   }
+  take_samples(files_, metadata_bytes_);
 }
 
 void SafetensorsFolder::open_shards(const std::string& index) {
@@ -189,6 +190,7 @@ void SafetensorsFolder::parse_file(const std::string& name) {
   files_.push_back(std::make_unique<File>(folder_ + "/" + name));
   const File& file = *files_.back();
   const uint64_t length = read_header_size(file);
+  metadata_bytes_.push_back(8 + length);
   std::string text(length, '\0');
   file.read(8, std::as_writable_bytes(std::span(text)));
   const nlohmann::json header = parse_json(text, file.path());

@@ -39,6 +39,7 @@ class SafetensorsFolder {
 
   std::string folder_;
   std::vector<std::unique_ptr<File>> files_;
+  std::vector<uint64_t> metadata_bytes_;  // of each file: its header
   std::vector<TensorInfo> tensors_;
   std::map<std::string, size_t, std::less<>> by_name_;  // of tensors_
   std::map<std::string, StoredTensor, std::less<>> stored_;

@@ -158,13 +158,53 @@ TEST_F(ChangedFileTest, AFileCutShortEndsTheStepAndOnlyThat) {
   EXPECT_TRUE(std::equal(again.begin(), again.end(), after.begin()));
 }
 
+void touch(const fs::path& path) {
+  fs::last_write_time(path, fs::last_write_time(path) + std::chrono::seconds(5));
+}
+
+// Of the same size, and of the same contents but for one byte.
+void change_byte(const fs::path& path, int64_t at) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  char byte = 0;
+  file.seekg(at).get(byte);
+  file.seekp(at).put(static_cast<char>(byte ^ 1));
+  file.close();
+  touch(path);  // clocks of file systems are coarse
+}
+
 TEST_F(ChangedFileTest, AFileWrittenInPlaceIsNoticed) {
   const auto engine = open_engine(path(), options(0));
   Session session = engine->open_session();
   feed(*engine, session, {{7}});
-  fs::last_write_time(path(), fs::file_time_type::clock::now() + std::chrono::seconds(5));
+  change_byte(path(), static_cast<int64_t>(fs::file_size(path())) - 1);
   EXPECT_THAT(step_error(*engine, session),
               AllOf(HasSubstr(path().string()), HasSubstr("was changed while in use")));
+  change_byte(path(), static_cast<int64_t>(fs::file_size(path())) - 1);
+  EXPECT_EQ(step_error(*engine, session), "") << "the file is as it was";
+}
+
+TEST_F(ChangedFileTest, ATouchedOrMovedFileIsReadAsBefore) {
+  const auto engine = open_engine(path(), options(0));
+  Session session = engine->open_session();
+  feed(*engine, session, {{7}});
+  touch(path());
+  EXPECT_EQ(step_error(*engine, session), "");
+  fs::rename(path(), folder_ / "elsewhere.gguf");
+  touch(folder_ / "elsewhere.gguf");
+  EXPECT_EQ(step_error(*engine, session), "");
+}
+
+TEST_F(ChangedFileTest, AFolderIsKnownByItsContentsToo) {
+  const fs::path model = folder_ / "folder";
+  fs::copy(data_path("models/qwen3_next-b"), model, fs::copy_options::recursive);
+  const auto engine = open_engine(model, options(0));
+  Session session = engine->open_session();
+  feed(*engine, session, {{7}});
+  for (const auto& file : fs::directory_iterator(model)) touch(file.path());
+  EXPECT_EQ(step_error(*engine, session), "");
+  change_byte(model / "model.safetensors",
+              static_cast<int64_t>(fs::file_size(model / "model.safetensors")) - 1);
+  EXPECT_THAT(step_error(*engine, session), HasSubstr("was changed while in use"));
 }
 
 TEST_F(ChangedFileTest, AFileReplacedUnderItsNameStaysWhatItWas) {

@@ -139,6 +139,11 @@ TEST_F(SidecarTest, AMovedModelKeepsItsSidecarAndAChangedOneDoesNot) {
   fs::rename(model, moved);
   EXPECT_EQ(refusal(moved), "");
   fs::last_write_time(moved, fs::last_write_time(moved) + std::chrono::seconds(1));
+  EXPECT_EQ(refusal(moved), "");
+  fs::copy(moved, folder_ / "copied.gguf");
+  EXPECT_EQ(refusal(folder_ / "copied.gguf"), "");
+  std::fstream(moved, std::ios::in | std::ios::out | std::ios::binary).seekp(-1, std::ios::end)
+      << 'x';
   EXPECT_THAT(refusal(moved), HasSubstr("fingerprint"));
   EXPECT_THAT(refusal(data_path("models/qwen3_moe/qwen3_moe-Q8_0.gguf")), HasSubstr("fingerprint"));
 }

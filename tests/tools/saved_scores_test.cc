@@ -47,6 +47,26 @@ TEST_F(SavedScoresTest, ARunSavesAndTheNextBeginsWithThem) {
   EXPECT_EQ(kept, known);
 }
 
+TEST_F(SavedScoresTest, ATouchedOrMovedModelKeepsThem) {
+  const auto learn = [&](const std::string& model) {
+    const Result result =
+        hotset("run -q -m " + model + " -p hello -n 2 --ram 20%", "XDG_CACHE_HOME=" + path("xdg"));
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+  };
+  fs::copy(kDemo, path("a.gguf"));
+  learn(path("a.gguf"));
+  fs::last_write_time(path("a.gguf"), fs::file_time_type::clock::now() + std::chrono::hours(1));
+  learn(path("a.gguf"));
+  fs::rename(path("a.gguf"), path("b.gguf"));
+  learn(path("b.gguf"));
+  EXPECT_EQ(files().size(), 1u);
+  std::fstream(path("b.gguf"), std::ios::in | std::ios::out | std::ios::binary)
+          .seekp(-1, std::ios::end)
+      << 'x';
+  learn(path("b.gguf"));
+  EXPECT_EQ(files().size(), 2u);
+}
+
 TEST_F(SavedScoresTest, AWorkloadHasAFileOfItsOwnAndMeasurementsHaveNone) {
   run("--workload code");
   ASSERT_EQ(files().size(), 1u);

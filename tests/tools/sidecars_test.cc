@@ -2,6 +2,9 @@
 #include "tools/sidecars.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <csignal>
 
 #include "kernels/check.h"
 #include "tests/tools/cli.h"
@@ -98,8 +101,7 @@ TEST_F(SidecarsTest, ADamagedOneIsSaidOnceRemovedAndMadeAnew) {
 
 TEST_F(SidecarsTest, AStaleOneIsMadeAnew) {
   write_sidecar(model(), beside(), [](int64_t, int64_t) {});
-  fs::last_write_time(path("model.gguf"),
-                      fs::last_write_time(path("model.gguf")) + std::chrono::hours(1));
+  damage(path("model.gguf"), 6);
   const SidecarSearch search = find_sidecar(model(), {beside()});
   EXPECT_EQ(search.found, nullptr);
   ASSERT_EQ(search.refused.size(), 1u);
@@ -140,6 +142,27 @@ TEST_F(SidecarsTest, AKilledWriterLeavesNothingThatIsTakenForOne) {
   EXPECT_EQ(find_sidecar(model(), {beside()}).found, nullptr);
   EXPECT_EQ(hotset(pack).exit_code, 0);
   EXPECT_EQ(left_over(), std::vector<std::string>{"model.hotset"});
+}
+
+// One that is written on the way to something else: the model is packed from its own file then.
+TEST_F(SidecarsTest, AFullDiskIsAWordAndTheModelIsOpenedAllTheSame) {
+  struct rlimit before {};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const auto old_action = signal(SIGXFSZ, SIG_IGN);
+  struct rlimit small = before;
+  small.rlim_cur = 6 << 20;
+  setrlimit(RLIMIT_FSIZE, &small);
+  testing::internal::CaptureStderr();
+  const auto sidecar = find_or_write_sidecar(model(), {beside(), elsewhere()}, kAnySize);
+  const std::string said = testing::internal::GetCapturedStderr();
+  setrlimit(RLIMIT_FSIZE, &before);
+  signal(SIGXFSZ, old_action);
+  EXPECT_EQ(sidecar, nullptr);
+  EXPECT_THAT(said, HasSubstr("model.hotset: cannot be written: "));
+  EXPECT_THAT(said, HasSubstr("x.hotset: cannot be written: "));
+  EXPECT_THAT(said, HasSubstr("no sidecar, so the model is packed at each start"));
+  EXPECT_EQ(left_over(), std::vector<std::string>{});
+  EXPECT_TRUE(fs::is_empty(path("cache")));
 }
 
 TEST_F(SidecarsTest, AFailedWriteIsSaidAndLeavesNothing) {
