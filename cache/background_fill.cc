@@ -22,6 +22,11 @@ BackgroundFill::~BackgroundFill() {
   stop_.request_stop();  // to all of them before the first is joined
 }
 
+bool BackgroundFill::has_ended() const {
+  const std::lock_guard lock(mutex_);
+  return running_ == 0;
+}
+
 void BackgroundFill::work() {
   // On Linux 0 is the calling thread, not the process. Refused: then they are as nice as the rest.
   setpriority(PRIO_PROCESS, 0, kNice);

@@ -22,6 +22,7 @@ class BackgroundFill {
   BackgroundFill(ExpertCache& cache, int threads);
   ~BackgroundFill();  // ends within one load
 
+  bool has_ended() const;
   // Returns when nothing is left to fill. Calls `progress(bytes done, bytes in all)` now and then,
   // which may throw to stop the waiting (not the filling). The Error that ended the filling is
   // thrown here; the expert is absent, and a step that needs it tries again and reports it, too.
@@ -32,7 +33,7 @@ class BackgroundFill {
 
   ExpertCache& cache_;
   std::stop_source stop_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable ended_;
   int running_;
   std::exception_ptr error_;  // the first

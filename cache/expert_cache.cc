@@ -94,8 +94,11 @@ PrefetchStats ExpertCache::prefetch_stats() const {
 void ExpertCache::begin(int32_t layer, std::span<const Pick> picks, int64_t now, EventKind kind,
                         std::span<const int32_t> keep) {
   HOTSET_CHECK(layer_ < 0, "an event was begun before the last one ended");
+  is_event_waiting_ = true;
   std::unique_lock lock(mutex_);
-  at_rest_.wait(lock, [&] { return at_rest_count_ == 0; });
+  turn_.wait(lock, [&] { return !is_at_rest_ && (rests_waiting_ == 0 || is_events_turn_); });
+  is_event_waiting_ = false;
+  is_events_turn_ = false;
   layer_ = layer;
   kind_ = kind;
   kept_ = 0;
@@ -391,7 +394,7 @@ void ExpertCache::end_leases() {
 
 void ExpertCache::end_event() {
   layer_ = -1;
-  at_rest_.notify_all();
+  turn_.notify_all();
 }
 
 void ExpertCache::note_use(int32_t layer, std::span<const Pick> picks, int64_t now) {

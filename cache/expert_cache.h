@@ -13,6 +13,7 @@
 // names the slot in the table under it again: who finds the slot there sees all of its bytes.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -148,7 +149,8 @@ class ExpertCache {
   size_t index(ExpertId id) const {
     return static_cast<size_t>(id.layer) * experts_per_layer_ + id.expert;
   }
-  // An event has ended and none begins while one of these lives.
+  // An event has ended and none begins while one of these lives. They and the events take turns: an
+  // event waits for one of them at most, however often the slots are resized.
   class AtRest {
    public:
     explicit AtRest(ExpertCache& cache);
@@ -190,9 +192,11 @@ class ExpertCache {
   const int32_t experts_per_layer_;
   SlotPlan plan_;
   mutable std::mutex mutex_;
-  std::condition_variable loaded_;   // a filler's load has ended, well or not
-  std::condition_variable at_rest_;  // an event has ended, or an AtRest has
-  int32_t at_rest_count_ = 0;
+  std::condition_variable loaded_;  // a filler's load has ended, well or not
+  std::condition_variable turn_;    // an event or an AtRest has begun or ended
+  int32_t rests_waiting_ = 0;
+  bool is_at_rest_ = false, is_events_turn_ = false;
+  std::atomic<bool> is_event_waiting_ = false;  // set before the mutex is had: it is not fair
   std::vector<std::unique_ptr<SizeClass>> classes_;
   std::vector<int32_t> class_of_layer_;
   std::vector<SlotId> table_;  // [layer][expert] -> slot, kAbsent or kLoading

@@ -14,13 +14,17 @@ constexpr SlotId kAbsent = -1, kLoading = -2;
 }
 
 ExpertCache::AtRest::AtRest(ExpertCache& cache) : cache_(cache), lock_(cache.mutex_) {
-  ++cache_.at_rest_count_;
-  cache_.at_rest_.wait(lock_, [&] { return cache_.layer_ < 0; });
+  ++cache_.rests_waiting_;
+  cache_.turn_.wait(
+      lock_, [&] { return !cache_.is_at_rest_ && cache_.layer_ < 0 && !cache_.is_events_turn_; });
+  --cache_.rests_waiting_;
+  cache_.is_at_rest_ = true;
 }
 
 ExpertCache::AtRest::~AtRest() {
-  --cache_.at_rest_count_;
-  cache_.at_rest_.notify_all();
+  cache_.is_at_rest_ = false;
+  cache_.is_events_turn_ = cache_.is_event_waiting_.load();
+  cache_.turn_.notify_all();
 }
 
 // Where not all have a slot only what was used is worth reading before somebody asks for it.

@@ -94,8 +94,9 @@ struct Engine::State {
   std::vector<RowRun> runs;
   std::vector<BatchRow> fed;  // feed's rows
   std::mutex fills_mutex;
-  // One more for each time the budget grew. Last: end before what they use.
-  std::vector<std::unique_ptr<BackgroundFill>> fills;
+  // One more for each time the budget grew; those that have ended go then. Last: end before what
+  // they use.
+  std::vector<std::shared_ptr<BackgroundFill>> fills;
 
   // `w` may be without contents (Engine::plan): memory is reserved here and committed when it is
   // written.
@@ -157,7 +158,8 @@ struct Engine::State {
   }
   void start_filling() {
     const std::lock_guard lock(fills_mutex);
-    fills.push_back(std::make_unique<BackgroundFill>(cache, pool.size()));
+    std::erase_if(fills, [](const auto& fill) { return fill->has_ended(); });
+    fills.push_back(std::make_shared<BackgroundFill>(cache, pool.size()));
   }
   void check_rows(std::span<const BatchRow> rows) const;
   void plan_runs(std::span<const BatchRow> rows);
@@ -238,10 +240,10 @@ MemoryPlan Engine::plan(const ModelDescription& description, const EngineOptions
 }
 
 void Engine::wait_until_resident(const Progress& progress) {
-  BackgroundFill* fill = nullptr;
+  std::shared_ptr<BackgroundFill> fill;
   {
     const std::lock_guard lock(state_->fills_mutex);
-    if (!state_->fills.empty()) fill = state_->fills.back().get();
+    if (!state_->fills.empty()) fill = state_->fills.back();
   }
   if (fill == nullptr) return;
   fill->wait([&](int64_t done, int64_t all) { progress(done, all, "experts"); });

@@ -4,7 +4,9 @@
 // later waves of their event make.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <random>
+#include <thread>
 
 #include "tests/cache/fake_source.h"
 #include "tests/support/on_demand.h"
@@ -159,6 +161,38 @@ TEST(RandomCacheTest, SessionsShareACacheWhileItsSizeChanges) {
   control.join();
   cache.verify();
   EXPECT_GT(cache.stats().hits, 0);
+}
+
+// However tightly somebody resizes, an event waits for one of them at most. (Counted are those that
+// end while it begins, which a thread that is not run just then makes more.)
+TEST(RandomCacheTest, ResizingInATightLoopHoldsUpNoEventForLong) {
+  FakeSource source(kLayers, kExperts);
+  ThreadPool pool(2);
+  ExpertCache cache(source, plan_slots(source, 20000, 4), pool, policy_of(PolicyKind::kScore),
+                    {.floor = 4, .reading_threads = 1, .reads = 12});
+  std::atomic<int64_t> resized = 0;
+  std::vector<std::jthread> controls;
+  for (int t = 0; t < 2; ++t) {
+    controls.emplace_back([&](const std::stop_token& stop) {
+      while (!stop.stop_requested()) {
+        cache.resize(plan_slots(source, 5000 + resized % 7 * 9000, 4));
+        ++resized;
+      }
+    });
+  }
+  while (resized < 2) std::this_thread::yield();
+  const std::vector<Pick> p = {{3, 0}, {7, 1}};
+  int held_up = 0;
+  for (int step = 0; step < 300; ++step) {
+    const int64_t before = resized;
+    cache.begin(step % kLayers, p, step);
+    held_up += resized - before > 4;
+    while (!cache.next_wave(4).empty()) {
+    }
+    cache.end();
+  }
+  EXPECT_LE(held_up, 60);
+  EXPECT_GT(resized, 100);
 }
 
 // The best stay: what the last events used is there after the tier has become half as large.
