@@ -1,8 +1,16 @@
 // Traces as a user makes and reads them: run --trace, hotset trace, hotset simulate, bench
 // --routing.
+#include <sys/mman.h>
+
+#include <atomic>
+#include <csignal>
 #include <cstdint>
 #include <cstring>
+#include <random>
+#include <thread>
 
+#include "profiler/routing_trace.h"
+#include "runtime/weights/output_file.h"
 #include "tests/tools/cli.h"
 
 namespace hotset {
@@ -163,6 +171,66 @@ TEST_F(TraceCliTest, ADrawnGuessHasTheRecallThatWasAskedFor) {
   EXPECT_EQ(recall("1"), 1.0);
   EXPECT_NEAR(recall("0.5"), 0.5, 0.1);
   expect_error("bench -m " + kDemo + " --predict-recall 0.5", 2, "--routing");
+}
+
+// A child records without a pause and says in shared memory how many steps are in blocks that have
+// been written; it is killed after a random time. What is left is sound up to them.
+TEST_F(TraceCliTest, AKillAtAnyMomentLeavesATraceUpToItsLastBlock) {
+  constexpr int kKills = 100, kTopK = 10;
+  TraceHeader header{1, 2, 64, kTopK, true, {1, 1}, "m"};
+  auto* const written = static_cast<std::atomic<uint32_t>*>(
+      mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(static_cast<void*>(written), MAP_FAILED);
+  std::mt19937_64 random(20261125);
+  int cut = 0;
+  for (int kill_nr = 0; kill_nr < kKills; ++kill_nr) {
+    *written = 0;
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      OutputFile file(path("k.trace"));
+      uint64_t end = 0;
+      TraceWriter writer(header, [&](std::span<const std::byte> bytes) {
+        file.write(end, bytes);
+        end += bytes.size();
+      });
+      int32_t ids[kTopK];
+      float weights[kTopK] = {};
+      for (uint32_t step = 0;; ++step) {
+        const uint64_t before = end;
+        for (int32_t layer = 0; layer < 2; ++layer) {
+          for (int32_t i = 0; i < kTopK; ++i) ids[i] = static_cast<int32_t>(step + i) % 64;
+          writer.add(step, layer, TracePhase::kDecode, ids, weights, 1);
+        }
+        if (end != before) *written = step;  // all steps before this one are in a block
+      }
+    }
+    while (*written == 0) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 3000));
+    kill(child, SIGKILL);
+    ASSERT_EQ(waitpid(child, nullptr, 0), child);
+    const RoutingTrace trace = load_trace(path("k.trace.part"));
+    const auto steps = static_cast<uint32_t>(trace.events.back().step) + 1;
+    EXPECT_GE(steps, *written);
+    for (size_t i = 0; i < trace.events.size(); ++i) ASSERT_EQ(trace.events[i].step, i / 2);
+    if (!trace.damage.empty()) {
+      ++cut;
+      EXPECT_THAT(trace.damage, HasSubstr("what comes before is sound"));
+    }
+  }
+  munmap(written, 4096);
+  RecordProperty("cut", cut);
+}
+
+TEST_F(TraceCliTest, AKilledRunLeavesATraceThatIsRead) {
+  const std::string trace = path("killed.trace");
+  const Result killed = hotset("bench -p 0 -n 64 -r 1000000 -m " + kDemo + " --trace " + trace +
+                               " > /dev/null 2>&1 & pid=$!; until [ $(stat -c %s " + trace +
+                               ".part 2>&- || echo 0) -gt 40000 ]; do sleep 0.05; " +
+                               "done; kill -9 $pid; wait $pid");
+  EXPECT_NE(killed.exit_code, 0);
+  EXPECT_GT(hotset_json("trace info --json " + trace + ".part")["decode_tokens"], 10);
+  EXPECT_EQ(hotset("simulate --slots 50% --policies lru --trace " + trace + ".part").exit_code, 0);
 }
 
 TEST_F(TraceCliTest, AFullDiskEndsTheTraceAndNotTheRun) {
