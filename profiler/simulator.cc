@@ -236,7 +236,8 @@ Replay replay(const RoutingTrace& trace, std::span<const ReplayPool> pools, cons
   return PolicyReplay(trace, pools, make).run(lambda, steps);
 }
 
-Replay replay_belady(const RoutingTrace& trace, std::span<const ReplayPool> pools) {
+Replay replay_belady(const RoutingTrace& trace, std::span<const ReplayPool> pools,
+                     int64_t first_token) {
   struct Candidate {
     uint32_t next;  // event that uses it
     uint32_t index;
@@ -277,6 +278,7 @@ Replay replay_belady(const RoutingTrace& trace, std::span<const ReplayPool> pool
       resident[last.index] = 0;
       ++pool.free;
     }
+    if (walk.now() < first_token) continue;
     count(out, walk, trace.header, std::ssize(walk.picks()) - std::ssize(misses));
     for (const uint32_t i : misses) out.insertions += resident[i];
   }

@@ -61,8 +61,9 @@ Replay replay(const RoutingTrace& trace, std::span<const ReplayPool> pools, cons
 
 // The most hits that any policy could have: after each event keep, of what was resident and what it
 // picked, that which is used again soonest (Belady 1966, with bypass). No bound on J for lambda >
-// 0.
-Replay replay_belady(const RoutingTrace& trace, std::span<const ReplayPool> pools);
+// 0. Tokens before `first_token` are replayed but not counted.
+Replay replay_belady(const RoutingTrace& trace, std::span<const ReplayPool> pools,
+                     int64_t first_token = 0);
 
 // First uses: misses that no cache avoids that starts empty.
 int64_t compulsory_misses(const RoutingTrace& trace);

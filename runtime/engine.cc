@@ -280,6 +280,12 @@ const ExpertCache& Engine::cache() const {
   return state_->cache;
 }
 
+const File& Engine::expert_file() const {
+  if (state_->sidecar) return state_->sidecar->file();
+  return **std::max_element(description().files.begin(), description().files.end(),
+                            [](const File* a, const File* b) { return a->size() < b->size(); });
+}
+
 bool Engine::is_prefetching() const {
   return state_->is_prefetching();
 }

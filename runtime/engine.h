@@ -137,6 +137,7 @@ class Engine {
   bool is_prefetching() const;  // as of the next step
   CacheStats cache_stats() const;
   const ExpertCache& cache() const;
+  const File& expert_file() const;  // from which experts are read; the largest of several
   // Bytes of weights that one decoded token reads: dense matrices and k experts a layer.
   int64_t bytes_per_token() const;
 

@@ -6,8 +6,6 @@
 namespace hotset {
 namespace {
 
-constexpr int64_t kBytes = 1 << 30;
-constexpr int64_t kWords = kBytes / 8;
 constexpr int64_t kSliceWords = (4 << 20) / 8;  // small, so that threads end together
 constexpr int64_t kLanes = 16;                  // independent sums, so that loads do not wait
 
@@ -23,16 +21,16 @@ uint64_t sum_slice(const uint64_t* words) {
 
 }  // namespace
 
-ReadBandwidth::ReadBandwidth(int threads, Pinning pinning, Pages pages)
-    : pool_(threads, pinning), buffer_(kBytes, "measuring bandwidth", pages) {
+ReadBandwidth::ReadBandwidth(int threads, Pinning pinning, Pages pages, int64_t bytes)
+    : pool_(threads, pinning), buffer_(bytes, "measuring bandwidth", pages) {
   uint64_t* const words = buffer_.as<uint64_t>();
-  pool_.run(kWords / kSliceWords, [&](int64_t slice, int) {
+  pool_.run(bytes / 8 / kSliceWords, [&](int64_t slice, int) {
     for (int64_t i = 0; i < kSliceWords; ++i) words[slice * kSliceWords + i] = 1;
   });
 }
 
 double ReadBandwidth::measure_gbps() {
-  return read_gbps(pool_, {buffer_.data(), kBytes});
+  return read_gbps(pool_, {buffer_.data(), static_cast<size_t>(buffer_.bytes())});
 }
 
 double read_gbps(ThreadPool& pool, std::span<const std::byte> memory) {

@@ -13,10 +13,12 @@ namespace hotset {
 // speed), so measure the memory that the work to be compared reads.
 double read_gbps(ThreadPool& pool, std::span<const std::byte> memory);
 
-// A buffer of 1 GiB to be read, for what has no memory of its own.
+// A buffer to be read, for what has no memory of its own.
 class ReadBandwidth {
  public:
-  explicit ReadBandwidth(int threads, Pinning pinning = Pinning::kNone, Pages pages = Pages::kHuge);
+  // 1 GiB tells best; where memory is short, a part of it has to do.
+  explicit ReadBandwidth(int threads, Pinning pinning = Pinning::kNone, Pages pages = Pages::kHuge,
+                         int64_t bytes = 1 << 30);
   double measure_gbps();  // GB/s of one pass
 
  private:

@@ -4,11 +4,16 @@
 // spread). The session is filled to
 // --depth untimed. --routing goes on in its trace from phase to phase and begins again at its end.
 // One warm-up, in which logits are checked to be finite, then -r repetitions, each: the memory's
-// read bandwidth (1 GiB summed by as many threads, once on huge pages and once on 4 KiB pages),
-// then a prompt of -p tokens at once (prefill), then -n tokens one by one (decode), both from the
-// same depth. Reported are minimum, median and maximum; decode's GB/s are the bytes of weights a
-// token must read times the median rate. Peak memory and the share of weights, caches and workspace
-// that is on huge pages are read before the bandwidth's own buffers are made.
+// read bandwidth (1 GiB, or 128 MiB where not all experts are resident, summed by as many threads,
+// once on huge pages and once on 4 KiB pages), then a prompt of -p tokens at once (prefill), then
+// -n tokens one by one (decode), both from the same depth. Reported are minimum, median and
+// maximum; decode's GB/s are the bytes of weights a token must read times the median rate. Peak
+// memory and the share of weights, caches and workspace that is on huge pages are read before the
+// bandwidth's own buffers are made.
+//
+// Where not all experts are resident each repetition of decode is also set beside the disk's read
+// bandwidth (tools/disk_bound.h; before and after it, the mean counts) over the bytes that it
+// missed, and beside decoding one token again and again, whose picks are all resident by then.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -23,6 +28,7 @@
 #include "tools/bandwidth.h"
 #include "tools/bench_kernels.h"
 #include "tools/commands.h"
+#include "tools/disk_bound.h"
 #include "tools/huge_pages.h"
 #include "tools/interrupt.h"
 #include "tools/model_options.h"
@@ -72,6 +78,18 @@ class Bench {
     }
   }
 
+  // Of one token at the same place again and again, where nothing is missed; 0: it always was.
+  double resident_tps() {
+    constexpr int kTries = 32;
+    constexpr size_t kEnough = 8;
+    Samples tps;
+    for (int i = 0; i < kTries && tps.values.size() < kEnough; ++i) {
+      const int64_t before = engine_.cache_stats().misses;
+      const double now = rate(1, [&] { last_ = feed(engine_, session_, {&decode_ids_[0], 1}); });
+      if (engine_.cache_stats().misses == before) tps.values.push_back(now);
+    }
+    return tps.at(.5);
+  }
   double prefill_tps() {
     return rate(options_.prompt, [&] { last_ = feed(engine_, session_, prompt_ids_); });
   }
@@ -113,13 +131,68 @@ class Bench {
   std::span<const float> last_;
 };
 
+// Decoding beside the disk that its misses come from.
+class DiskBench {
+ public:
+  // `player`: of forced picks, or null.
+  DiskBench(Engine& engine, Bench& bench, int io_threads, int64_t tokens, RoutingPlayer* player)
+      : engine_(engine),
+        bench_(bench),
+        disk_(engine.expert_file(), io_threads, engine.cache().plan().classes.back().slot_bytes),
+        tokens_(tokens),
+        player_(player),
+        first_timed_(player != nullptr ? player->tokens_played() : 0),
+        gbps_(disk_.measure_gbps()) {}
+
+  double decode_tps() {
+    const auto bytes = [&] { return static_cast<double>(engine_.cache_stats().bytes_read); };
+    const auto waited = [&] {
+      return static_cast<double>(engine_.cache().prefetch_stats().reads.waited_ns) / 1e6;
+    };
+    const double bytes_before = bytes(), waited_before = waited();
+    DiskDecode decode{.tps = bench_.decode_tps()};
+    decode.miss_bytes_per_token = (bytes() - bytes_before) / static_cast<double>(tokens_);
+    decode.waited_ms_per_token = (waited() - waited_before) / static_cast<double>(tokens_);
+    const double after = disk_.measure_gbps();
+    decode.disk_gbps = (gbps_ + after) / 2;
+    gbps_ = after;
+    bound_.decodes.push_back(decode);
+    return decode.tps;
+  }
+
+  DiskBound bound() {
+    if (player_ != nullptr) {
+      bound_.belady_bytes_per_token =
+          belady_bytes_per_token(*player_, engine_.cache().plan(), first_timed_);
+      player_->hold(true);
+    }
+    bound_.resident_tps = bench_.resident_tps();
+    return bound_;
+  }
+
+ private:
+  Engine& engine_;
+  Bench& bench_;
+  DiskBandwidth disk_;
+  const int64_t tokens_;
+  RoutingPlayer* const player_;
+  const int64_t first_timed_;  // of the tokens played
+  double gbps_;                // as of the last measurement
+  DiskBound bound_;
+};
+
+nlohmann::ordered_json huge_page_json() {
+  const std::optional<double> share = huge_page_share();
+  return share ? nlohmann::ordered_json(*share) : nullptr;  // null: not known
+}
+
 std::string describe_huge_pages(const nlohmann::ordered_json& share) {
   if (share.is_null()) return "";
   return fmt::format(", {:.1f} % of weights and caches on huge pages", 100 * share.get<double>());
 }
 
 void print_table(const LoadedModel& model, const Samples& prefill, const Samples& decode,
-                 const nlohmann::ordered_json& out) {
+                 const std::optional<DiskBound>& bound, const nlohmann::ordered_json& out) {
   const Engine& engine = *model.engine;
   fmt::print("{}: {} threads, {}\n", engine.config().name, engine.threads(), engine.isa());
   fmt::print("{:<10}{:>12}{:>12}{:>12}  tokens/s\n", "", "min", "median", "max");
@@ -135,23 +208,24 @@ void print_table(const LoadedModel& model, const Samples& prefill, const Samples
       "4 KiB pages\n",
       human_bytes(engine.bytes_per_token()), gbps, peak, 100 * gbps / peak,
       out["read_gbps_4k"].get<double>());
-  const CacheStats& cache = engine.cache_stats();
   fmt::print(
       "routing {}, expert hit rate {:.1f} %\nready in {:.0f} ms, resident in {:.0f} ms, peak "
       "memory {}{}\n",
-      out["routing"].get<std::string>(), 100 * cache.hit_rate(), model.load_ms,
+      out["routing"].get<std::string>(), 100 * out["hit_rate"].get<double>(), model.load_ms,
       out["resident_ms"].get<double>(), human_bytes(out["peak_rss_bytes"]),
       describe_huge_pages(out["huge_page_share"]));
-  const PrefetchStats p = engine.cache().prefetch_stats();
-  if (p.reads.needed == 0) return;
+  const nlohmann::ordered_json& p = out["prefetch"];
+  if (p["needed_reads"] == 0) return;
   fmt::print(
       "steps waited {:.2f} s for {} reads; prefetch ({}) is {}: {:.0f} % of its guesses were "
       "picked ({:.0f} % of the picks), {} reads ahead of which {} were used, {:.2f} s of reading "
       "hidden\n",
-      static_cast<double>(p.reads.waited_ns) / 1e9, p.reads.needed,
-      out["prefetch"]["predictor"].get<std::string>(), engine.is_prefetching() ? "on" : "off",
-      100 * p.precision(), 100 * p.recall(), p.reads.guesses, p.reads.used,
-      static_cast<double>(p.reads.hidden_ns) / 1e9);
+      p["waited_ms"].get<double>() / 1e3, p["needed_reads"].get<int64_t>(),
+      p["predictor"].get<std::string>(), p["on"].get<bool>() ? "on" : "off",
+      100 * p["precision"].get<double>(), 100 * p["recall"].get<double>(),
+      p["guessed_reads"].get<int64_t>(), p["used_reads"].get<int64_t>(),
+      p["hidden_ms"].get<double>() / 1e3);
+  if (bound) fmt::print("{}\n", bound->text());
 }
 
 std::string predictor_name(const BenchOptions& options) {
@@ -192,16 +266,11 @@ Config config_of(const BenchOptions& options) {
   return config;
 }
 
-void run_bench(const BenchOptions& options) {
-  if (options.kernels) return run_kernel_bench(options);
-  if (options.model.model.empty()) throw ConfigError("bench: -m MODEL is missing (or --kernels)");
-  const Config config = config_of(options);
-  if (options.prompt + options.generate == 0) throw ConfigError("-p and -n are both 0");
-
-  std::optional<RoutingPlayer> routing;
-  std::optional<DrawnPredictor> predictor;
-  const LoadedModel model = load_model(
-      options.model.model, config, [&] { return config_of(options); },
+// `routing` and `predictor` are made once the model's shape is known.
+LoadedModel load(const BenchOptions& options, const Config& config,
+                 std::optional<RoutingPlayer>& routing, std::optional<DrawnPredictor>& predictor) {
+  return load_model(
+      options.model.model, config, [&options] { return config_of(options); },
       [&](const ModelDescription& description, EngineOptions& engine_options) {
         const ModelConfig& c = description.config;
         if (options.routing.empty()) return;
@@ -210,6 +279,17 @@ void run_bench(const BenchOptions& options) {
         const auto experts = static_cast<int32_t>(c.num_experts);
         engine_options.predictor = &predictor.emplace(*routing, experts, *options.predict_recall);
       });
+}
+
+void run_bench(const BenchOptions& options) {
+  if (options.kernels) return run_kernel_bench(options);
+  if (options.model.model.empty()) throw ConfigError("bench: -m MODEL is missing (or --kernels)");
+  const Config config = config_of(options);
+  if (options.prompt + options.generate == 0) throw ConfigError("-p and -n are both 0");
+
+  std::optional<RoutingPlayer> routing;
+  std::optional<DrawnPredictor> predictor;
+  const LoadedModel model = load(options, config, routing, predictor);
   const double resident_ms = model.wait_until_resident();
   Engine& engine = *model.engine;
   if (routing) {
@@ -223,22 +303,32 @@ void run_bench(const BenchOptions& options) {
   if (options.generate > 0) bench.decode_tps();
   bench.check_logits();
   const int64_t peak_rss = peak_rss_bytes();
-  nlohmann::ordered_json huge_share;  // null: not known
-  if (const auto share = huge_page_share()) huge_share = *share;
+  const nlohmann::ordered_json huge_share = huge_page_json();
 
   const Pinning pinning = config.cpu.pin ? Pinning::kCores : Pinning::kNone;
-  ReadBandwidth bandwidth(engine.threads(), pinning, Pages::kHuge);
-  ReadBandwidth bandwidth_4k(engine.threads(), pinning, Pages::kSmall);
-  bandwidth.measure_gbps();
-  bandwidth_4k.measure_gbps();
+  const int64_t bytes = engine.cache().has_all_slots() ? 1 << 30 : 128 << 20;
+  ReadBandwidth bandwidth(engine.threads(), pinning, Pages::kHuge, bytes);
+  ReadBandwidth bandwidth_4k(engine.threads(), pinning, Pages::kSmall, bytes);
+  for (ReadBandwidth* first : {&bandwidth, &bandwidth_4k}) first->measure_gbps();
+  std::optional<DiskBench> disk;
+  if (!engine.cache().has_all_slots() && options.generate > 0) {
+    disk.emplace(engine, bench, config.cache.io_threads, options.generate,
+                 routing ? &*routing : nullptr);
+  }
   Samples prefill, decode, read, read_4k;
   for (int64_t i = 0; i < options.repetitions; ++i) {
     read.values.push_back(bandwidth.measure_gbps());
     read_4k.values.push_back(bandwidth_4k.measure_gbps());
     if (options.prompt > 0) prefill.values.push_back(bench.prefill_tps());
-    if (options.generate > 0) decode.values.push_back(bench.decode_tps());
+    if (options.generate > 0) {
+      decode.values.push_back(disk ? disk->decode_tps() : bench.decode_tps());
+    }
   }
-  const nlohmann::ordered_json out = {
+  const CacheStats stats = engine.cache_stats();
+  const nlohmann::ordered_json prefetch = prefetch_json(engine, predictor_name(options));
+  std::optional<DiskBound> bound;
+  if (disk) bound = disk->bound();
+  nlohmann::ordered_json out = {
       {"prefill_tps", prefill.json()},
       {"decode_tps", decode.json()},
       {"bytes_per_token", engine.bytes_per_token()},
@@ -246,21 +336,19 @@ void run_bench(const BenchOptions& options) {
       {"read_gbps", read.at(.5)},
       {"read_gbps_4k", read_4k.at(.5)},
       {"huge_page_share", huge_share},
-      {"hit_rate", engine.cache_stats().hit_rate()},
-      {"expert_misses", engine.cache_stats().misses},
-      {"bytes_read", engine.cache_stats().bytes_read},
+      {"hit_rate", stats.hit_rate()},
+      {"expert_misses", stats.misses},
+      {"bytes_read", stats.bytes_read},
       {"routing", options.routing.empty() ? "router" : "forced from " + options.routing},
       {"load_ms", model.load_ms},
       {"resident_ms", resident_ms},
       {"peak_rss_bytes", peak_rss},
-      {"prefetch", prefetch_json(engine, predictor_name(options))},
+      {"prefetch", prefetch},
       {"isa", engine.isa()},
       {"threads", engine.threads()}};
-  if (options.json) {
-    fmt::print("{}\n", out.dump());
-  } else {
-    print_table(model, prefill, decode, out);
-  }
+  if (bound) out["disk"] = bound->json();
+  if (options.json) return fmt::print("{}\n", out.dump());
+  print_table(model, prefill, decode, bound, out);
 }
 
 }  // namespace

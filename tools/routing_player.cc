@@ -5,12 +5,13 @@
 #include <algorithm>
 
 #include "kernels/check.h"
-#include "profiler/routing_trace.h"
 
 namespace hotset {
 
 RoutingPlayer::RoutingPlayer(const std::string& path, const ModelConfig& config)
-    : layers_(config.num_hidden_layers), k_(config.num_experts_per_tok) {
+    : layers_(config.num_hidden_layers),
+      k_(config.num_experts_per_tok),
+      experts_(static_cast<int32_t>(config.num_experts)) {
   const RoutingTrace trace = load_trace(path);
   const TraceHeader& h = trace.header;
   if (h.layers != layers_ || h.experts != config.num_experts || h.top_k != k_) {
@@ -24,7 +25,10 @@ RoutingPlayer::RoutingPlayer(const std::string& path, const ModelConfig& config)
 }
 
 void RoutingPlayer::play(int32_t layer, int32_t* experts, int64_t rows) {
-  if (layer <= layer_) token_ = (token_ + rows_) % tokens();
+  if (layer <= layer_ && !is_held_) {
+    token_ = (token_ + rows_) % tokens();
+    played_ += rows_;
+  }
   layer_ = layer;
   rows_ = rows;
   for (int64_t r = 0; r < rows; ++r) {
@@ -39,7 +43,25 @@ std::span<const uint16_t> RoutingPlayer::picks(int32_t layer, int64_t row) const
                                    static_cast<size_t>(k_));
 }
 
+RoutingTrace RoutingPlayer::played() const {
+  RoutingTrace trace;
+  const auto layers = static_cast<int32_t>(layers_), k = static_cast<int32_t>(k_);
+  trace.header = {0, layers, experts_, k, false, std::vector<int64_t>(layers_), ""};
+  for (int64_t token = 0; token < tokens_played(); ++token) {
+    for (int32_t layer = 0; layer < layers; ++layer) {
+      trace.events.push_back(
+          {static_cast<uint32_t>(token), layer, 1, TracePhase::kDecode, trace.ids.size()});
+      const auto from = static_cast<size_t>((token % tokens() * layers_ + layer) * k_);
+      const std::span<const uint16_t> row =
+          std::span(picks_).subspan(from, static_cast<size_t>(k_));
+      trace.ids.insert(trace.ids.end(), row.begin(), row.end());
+    }
+  }
+  return trace;
+}
+
 bool DrawnPredictor::predict(int32_t layer, Rows x, const Routing& guess) {
+  if (player_.is_held()) return false;  // its wrong guesses would be read beside what is measured
   for (int64_t r = 0; r < x.rows; ++r) {
     const std::span<const uint16_t> picks = player_.picks(layer, r);
     int32_t* const out = guess.experts + r * guess.k;

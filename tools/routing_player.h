@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "profiler/routing_trace.h"
 #include "runtime/model/expert_predictor.h"
 #include "runtime/weights/model_description.h"
 
@@ -22,15 +23,24 @@ class RoutingPlayer {
   int64_t tokens() const { return std::ssize(picks_) / (layers_ * k_); }
   // Picks of the next tokens, one a row, in this layer; from the start again after the last.
   void play(int32_t layer, int32_t* experts, int64_t rows);
+  // While held, every step is given the picks of the last one.
+  void hold(bool is_held) { is_held_ = is_held; }
+  bool is_held() const { return is_held_; }
+  int64_t tokens_played() const { return played_ + rows_; }
+  // What has been played, as a trace of decoded tokens; sizes of experts are not known.
+  RoutingTrace played() const;
   // Those of a row of the running step, in any layer.
   std::span<const uint16_t> picks(int32_t layer, int64_t row) const;
 
  private:
   const int64_t layers_, k_;
+  const int32_t experts_;
   std::vector<uint16_t> picks_;  // [tokens][layers][k]
   int64_t token_ = 0;            // of the running step's first row
+  int64_t played_ = 0;           // tokens before the running step
   int64_t rows_ = 0;
   int32_t layer_ = -1;
+  bool is_held_ = false;
 };
 
 // `bench --predict-recall R`: in place of the next layer's router, which means nothing on forced

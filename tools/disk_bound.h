@@ -1,0 +1,63 @@
+// What a decode that misses experts could reach at most: how fast the disk gives experts right now,
+// measured in the same run, and the bytes that a token missed.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "cache/slot_plan.h"
+#include "kernels/memory.h"
+#include "runtime/weights/landing_file.h"
+#include "tools/routing_player.h"
+#include "tools/samples.h"
+
+namespace hotset {
+
+// Reads of an expert's size from all over the file that experts come from, past the page cache, by
+// as many threads as read experts.
+class DiskBandwidth {
+ public:
+  DiskBandwidth(const File& file, int threads, int64_t expert_bytes);
+  double measure_gbps();
+
+ private:
+  LandingFile file_;
+  const int threads_;
+  const int64_t expert_bytes_, stride_;
+  Memory landings_;
+  uint64_t seed_ = 1;
+};
+
+// One repetition of decoding beside the disk of that moment.
+struct DiskDecode {
+  double tps = 0, disk_gbps = 0, miss_bytes_per_token = 0, waited_ms_per_token = 0;
+  // Tokens a second if reading missed experts were all there is to do; infinite without misses.
+  double disk_tps() const { return 1e9 * disk_gbps / miss_bytes_per_token; }
+};
+
+struct DiskBound {
+  std::vector<DiskDecode> decodes;
+  double resident_tps = 0;  // decoding where every pick is resident
+  // What Belady's choice with bypass would have missed in the same tokens, from an empty cache at
+  // the first token that was played; 0: not known.
+  double belady_bytes_per_token = 0;
+
+  // A median over the repetitions of what `of` gives for each.
+  template <class Of>
+  double median(const Of& of) const {
+    Samples samples;
+    for (const DiskDecode& decode : decodes) samples.values.push_back(of(decode));
+    return samples.at(.5);
+  }
+  // Of the lesser of what the disk and computing alone allow.
+  double reached() const;
+  nlohmann::ordered_json json() const;
+  std::string text() const;
+};
+
+double belady_bytes_per_token(const RoutingPlayer& player, const SlotPlan& plan,
+                              int64_t first_token);
+
+}  // namespace hotset
