@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "kernels/check.h"
 
@@ -27,7 +28,7 @@ constexpr int64_t kCellsMax = int64_t{1} << 22;  // layers * experts
 RingReader::RingReader(const std::string& path)
     : RingReader(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), path) {}
 
-RingReader::RingReader(int fd, const std::string& path) : path_(path) {
+RingReader::RingReader(int fd, const std::string& path) : path_(path), fd_(fd) {
   if (fd < 0) throw Error(path_ + ": cannot be opened: " + std::strerror(errno));
   try {
     map(fd);
@@ -36,11 +37,11 @@ RingReader::RingReader(int fd, const std::string& path) : path_(path) {
     if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), bytes_);
     throw;
   }
-  close(fd);
 }
 
 RingReader::~RingReader() {
   munmap(const_cast<std::byte*>(data_), bytes_);
+  close(fd_);
 }
 
 void RingReader::map(int fd) {
@@ -107,7 +108,18 @@ int64_t RingReader::resident_bytes() const {
       ->resident_bytes.load(std::memory_order_relaxed);
 }
 
+// Beyond the end of a file that was cut off every look would be a signal: zeros take its place.
+bool RingReader::is_whole() const {
+  struct stat status {};
+  if (fstat(fd_, &status) == 0 && std::cmp_greater_equal(status.st_size, bytes_)) return true;
+  void* zeros = mmap(const_cast<std::byte*>(data_), bytes_, PROT_READ,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  HOTSET_CHECK(zeros == data_, "a mapping takes the place of one as large");
+  return false;
+}
+
 bool RingReader::writer_is_alive() const {
+  if (!is_whole()) return false;
   const auto* gauges = reinterpret_cast<const RingGauges*>(data_ + kRingGaugesAt);
   if (gauges->is_closed.load(std::memory_order_acquire) != 0) return false;
   const uint64_t start = process_start(header_.pid);
@@ -120,6 +132,7 @@ uint64_t RingReader::lost() const {
 
 void RingReader::drain(std::vector<Record>& out) {
   const size_t first = out.size();
+  if (!is_whole()) return;
   for (Lane& lane : lanes_) drain_lane(lane, out);
   std::stable_sort(out.begin() + static_cast<std::ptrdiff_t>(first), out.end(),
                    [](const Record& a, const Record& b) { return a.time_ns < b.time_ns; });

@@ -15,7 +15,7 @@ namespace hotset {
 class RingReader {
  public:
   // Throws Error: not this user's with mode 0600, no ring, another version, sizes that contradict
-  // the file's. The file may be unlinked afterwards.
+  // the file's. The file may be unlinked afterwards; if it is cut off, its writer counts as dead.
   explicit RingReader(const std::string& path);
   RingReader(int fd, const std::string& path);  // takes the descriptor over
   ~RingReader();
@@ -45,10 +45,12 @@ class RingReader {
     uint64_t capacity = 0, next = 0;
   };
   void map(int fd);
+  bool is_whole() const;
   void drain_lane(Lane& lane, std::vector<Record>& out);
   bool is_valid(const Record& record) const;
 
   std::string path_;
+  const int fd_;
   const std::byte* data_ = nullptr;
   uint64_t bytes_ = 0;
   RingHeader header_;

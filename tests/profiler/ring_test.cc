@@ -194,6 +194,33 @@ TEST_F(RingTest, ARingThatOthersMayReadIsRefused) {
   EXPECT_THAT(refusal(ring.path()), testing::HasSubstr("mode 0600"));
 }
 
+TEST_F(RingTest, ARingOfAnotherUserIsRefused) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root: only root may give a file away";
+  constexpr uid_t kNobody = 65534;
+  const Ring ring(folder.path(), small_header(), 256, 2);
+  ASSERT_EQ(chown(ring.path().c_str(), kNobody, kNobody), 0);
+  EXPECT_THAT(refusal(ring.path()), testing::HasSubstr("not a file of this user's"));
+  ASSERT_EQ(chown(folder.path().c_str(), kNobody, kNobody), 0);
+  EXPECT_THAT(find_rings(folder.path()), testing::IsEmpty());
+  EXPECT_THROW(Ring(folder.path(), small_header(), 256, 2), Error);
+}
+
+TEST_F(RingTest, AFileThatIsCutOffWhileItIsReadIsADeadRing) {
+  Ring ring(folder.path(), small_header(), 256, 2);
+  ring.take_step_lane();
+  RingReader reader(ring.path());
+  ring.write(numbered(1));
+  EXPECT_EQ(drain(reader).size(), 1U);
+  const int fd = open(ring.path().c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(ftruncate(fd, 100), 0);
+  EXPECT_FALSE(reader.writer_is_alive());
+  EXPECT_TRUE(drain(reader).empty());
+  EXPECT_EQ(reader.resident_bytes(), 0);
+  EXPECT_EQ(reader.lost(), 0U);
+  ASSERT_EQ(posix_fallocate(fd, 0, static_cast<off_t>(4 * kRingPage)), 0);  // its owner's, still
+  close(fd);
+}
+
 TEST_F(RingTest, AnotherVersionAndEveryBrokenHeaderIsRefused) {
   const Ring ring(folder.path(), small_header(), 256, 2);
   const auto change = [&](size_t at, uint32_t value) {
