@@ -184,7 +184,8 @@ void Statistics::begin_step(const Record& record) {
 }
 
 void Statistics::absorb_picks(const Record& record) {
-  if (record.layer != event_layer_) end_event();
+  // No event has more picks than the layer has experts.
+  if (record.layer != event_layer_ || std::ssize(event_) >= experts_) end_event();
   event_layer_ = record.layer;
   const auto picks = record.as<PicksRecord>();
   Second& second = second_of(record.time_ns);
@@ -203,7 +204,8 @@ void Statistics::absorb_picks(const Record& record) {
   }
 }
 
-// An event's picks are used at once: none of them counts in the distance of another.
+// An event's picks are used at once: none of them counts in the distance of another. Afterwards the
+// first of them is the one that was used last, as for the policies.
 void Statistics::end_event() {
   if (event_layer_ < 0) return;
   std::vector<uint16_t>& order = recency_[event_layer_];
@@ -221,10 +223,10 @@ void Statistics::end_event() {
   const auto is_used = [&](uint16_t e) {
     return std::find(event_.begin(), event_.end(), e) != event_.end();
   };
-  std::stable_partition(order.begin(), order.end(), is_used);
-  for (const int32_t expert : event_) {
-    if (std::find(order.begin(), order.end(), expert) == order.end()) {
-      order.insert(order.begin(), static_cast<uint16_t>(expert));
+  std::erase_if(order, is_used);
+  for (auto expert = event_.rbegin(); expert != event_.rend(); ++expert) {
+    if (std::find(order.begin(), order.end(), *expert) == order.end()) {
+      order.insert(order.begin(), static_cast<uint16_t>(*expert));
     }
   }
   event_.clear();
