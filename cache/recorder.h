@@ -23,6 +23,8 @@ class Recorder {
  public:
   explicit Recorder(std::unique_ptr<Ring> ring = nullptr);
 
+  int64_t ring_bytes() const { return ring_ ? ring_->bytes() : 0; }
+
   // A span of time on this thread, until it goes out of scope. `layer` -1: none.
   class [[nodiscard]] Range {
    public:

@@ -28,6 +28,25 @@ uint64_t pages(uint64_t bytes) {
   throw Error(path + ": " + what + ": " + std::strerror(error));
 }
 
+struct Layout {
+  uint64_t step_records = 0, thread_records = 0;
+  uint32_t lanes = 0;
+  uint64_t lanes_at = 0, cells_at = 0, bytes = 0;
+};
+Layout layout_of(int64_t records, int threads) {
+  constexpr uint64_t kLeastRecords = 64;
+  Layout layout;
+  layout.step_records = std::bit_ceil(std::max<uint64_t>(records, kLeastRecords));
+  HOTSET_CHECK(layout.step_records <= kRingRecordsMax, "check_config limits the ring");
+  layout.thread_records = std::max(layout.step_records / 16, kLeastRecords);
+  layout.lanes = std::min<uint32_t>(static_cast<uint32_t>(threads) + 1, kRingLanesMax);
+  layout.lanes_at = kRingPage;
+  layout.cells_at = layout.lanes_at + pages(layout.lanes * sizeof(RingLane));
+  const uint64_t cells = layout.step_records + (layout.lanes - 1) * layout.thread_records;
+  layout.bytes = pages(layout.cells_at + cells * sizeof(RingCell));
+  return layout;
+}
+
 // A new file under the first free name.
 int create_file(const std::string& folder, std::string& path) {
   for (int n = 0;; ++n) {
@@ -93,16 +112,11 @@ void remove_dead_rings(const std::string& folder) {
 }
 
 Ring::Ring(const std::string& folder, RingHeader header, int64_t records, int threads) {
-  constexpr uint64_t kLeastRecords = 64;
-  const uint64_t step_records = std::bit_ceil(std::max<uint64_t>(records, kLeastRecords));
-  const uint64_t thread_records = std::max(step_records / 16, kLeastRecords);
-  HOTSET_CHECK(step_records <= kRingRecordsMax, "check_config limits the ring");
+  const Layout layout = layout_of(records, threads);
   make_private_folder(folder);
   remove_dead_rings(folder);
-  lanes_ = std::min<uint32_t>(static_cast<uint32_t>(threads) + 1, kRingLanesMax);
-  const uint64_t lanes_at = kRingPage;
-  const uint64_t cells_at = lanes_at + pages(lanes_ * sizeof(RingLane));
-  bytes_ = pages(cells_at + (step_records + (lanes_ - 1) * thread_records) * sizeof(RingCell));
+  lanes_ = layout.lanes;
+  bytes_ = layout.bytes;
 
   const int fd = create_file(folder, path_);
   // Without the space a write into the mapping would be a signal in the middle of a token.
@@ -119,11 +133,11 @@ Ring::Ring(const std::string& folder, RingHeader header, int64_t records, int th
   }
   data_ = static_cast<std::byte*>(mapped);
   gauges_ = new (data_ + kRingGaugesAt) RingGauges;
-  lane_ = reinterpret_cast<RingLane*>(data_ + lanes_at);
-  uint64_t at = cells_at;
+  lane_ = reinterpret_cast<RingLane*>(data_ + layout.lanes_at);
+  uint64_t at = layout.cells_at;
   for (uint32_t i = 0; i < lanes_; ++i) {
     RingLane* lane = new (&lane_[i]) RingLane;
-    lane->capacity = i == 0 ? step_records : thread_records;
+    lane->capacity = i == 0 ? layout.step_records : layout.thread_records;
     lane->cells_at = at;
     for (uint64_t c = 0; c < lane->capacity; ++c) new (data_ + at + c * sizeof(RingCell)) RingCell;
     at += lane->capacity * sizeof(RingCell);
@@ -139,6 +153,10 @@ Ring::Ring(const std::string& folder, RingHeader header, int64_t records, int th
   header.magic = 0;
   auto* placed = new (data_) RingHeader(header);
   std::atomic_ref<uint64_t>(placed->magic).store(kRingMagic, std::memory_order_release);
+}
+
+int64_t Ring::bytes_for(int64_t records, int threads) {
+  return static_cast<int64_t>(layout_of(records, threads).bytes);
 }
 
 Ring::~Ring() {

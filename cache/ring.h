@@ -85,9 +85,12 @@ class Ring {
   // Throws Error (path and reason): the folder is somebody else's, the file system is full.
   Ring(const std::string& folder, RingHeader header, int64_t records, int threads);
   ~Ring();  // removes the file
+  // What that takes of memory.
+  static int64_t bytes_for(int64_t records, int threads);
   Ring(const Ring&) = delete;
 
   const std::string& path() const { return path_; }
+  int64_t bytes() const { return static_cast<int64_t>(bytes_); }
   // The calling thread runs the steps from now on: it writes into the large lane. One at a time.
   void take_step_lane();
   void write(const Record& record);

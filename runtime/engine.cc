@@ -136,6 +136,7 @@ struct Engine::State {
     plan.recurrent = device.sequences().recurrent_bytes();
     plan.workspace = device.workspace_bytes();
     plan.landing = cache.landing_bytes();
+    plan.ring = recorder.ring_bytes();
     tokens.reserve(rows_max);
     logit_rows.reserve(rows_max);
     runs.reserve(rows_max);

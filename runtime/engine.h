@@ -58,8 +58,10 @@ struct MemoryPlan {
   int64_t kv = 0, recurrent = 0;  // reserved; committed as it grows
   int64_t workspace = 0;
   int64_t landing = 0;  // experts that have been read and wait to be packed
+  int64_t ring = 0;     // what watchers read
   int64_t total() const {
-    return dense + embedding + experts.slot_bytes_total + kv + recurrent + workspace + landing;
+    return dense + embedding + experts.slot_bytes_total + kv + recurrent + workspace + landing +
+           ring;
   }
 };
 

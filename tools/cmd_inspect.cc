@@ -154,6 +154,7 @@ ordered_json plan_json(const MemoryPlan& plan, const MemoryBudget& budget) {
           {"recurrent", plan.recurrent},
           {"workspace", plan.workspace},
           {"landing", plan.landing},
+          {"ring", plan.ring},
           {"total", plan.total()},
           {"room", budget.room ? ordered_json(budget.room->bytes) : ordered_json(nullptr)},
           {"room_of", budget.room ? budget.room->whose : ""},

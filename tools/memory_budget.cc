@@ -49,12 +49,12 @@ std::string describe_plan(const MemoryPlan& plan, const MemoryBudget& budget) {
   }
   return fmt::format(
       "memory: dense {}, embedding {}, experts {} of {}{}, kv {}, recurrent {}, workspace {}, "
-      "reads {}; total {}{}",
+      "reads {}, ring {}; total {}{}",
       human_bytes(plan.dense), human_bytes(plan.embedding),
       human_bytes(plan.experts.slot_bytes_total), human_bytes(plan.experts.expert_bytes_total),
       plan.experts.all_resident() ? " (all resident)" : "", human_bytes(plan.kv),
       human_bytes(plan.recurrent), human_bytes(plan.workspace), human_bytes(plan.landing),
-      human_bytes(plan.total()), room);
+      human_bytes(plan.ring), human_bytes(plan.total()), room);
 }
 
 }  // namespace hotset

@@ -21,11 +21,16 @@ double ms_since(std::chrono::steady_clock::time_point start) {
       .count();
 }
 
+// Threads that may write beside the step's: those that compute, that read, and some to spare.
+int ring_threads(int compute_threads) {
+  constexpr int kOthers = 16;
+  return 2 * compute_threads + kOthers;
+}
+
 // Nobody can watch without it, but that is no reason not to answer.
 std::unique_ptr<Ring> make_ring(const Config& config, const ModelDescription& description,
                                 int threads) {
   if (config.profiler.ring == 0) return nullptr;
-  constexpr int kOthers = 16;  // threads that read, and some to spare
   const ModelConfig& model = description.config;
   RingHeader header;
   header.layers = static_cast<int32_t>(model.num_hidden_layers);
@@ -37,7 +42,7 @@ std::unique_ptr<Ring> make_ring(const Config& config, const ModelDescription& de
   std::string(HOTSET_PROGRAM).copy(header.program, sizeof header.program - 1);
   try {
     return std::make_unique<Ring>(runtime_folder(), header, config.profiler.ring,
-                                  2 * threads + kOthers);
+                                  ring_threads(threads));
   } catch (const Error& error) {
     fmt::print(stderr, "hotset: this run cannot be watched: {}\n", error.what());
     return nullptr;
@@ -105,16 +110,23 @@ EnginePlan plan_engine(const Config& config, const ModelDescription& description
                                                       : Prefetch::kAuto;
   options.io_threads = config.cache.io_threads;
   options.on_notice = [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
-  const MemoryPlan all = Engine::plan(description, options);
+  const auto planned = [&] {
+    MemoryPlan plan = Engine::plan(description, options);
+    if (config.profiler.ring > 0) {
+      plan.ring = Ring::bytes_for(config.profiler.ring, ring_threads(options.threads));
+    }
+    return plan;
+  };
+  const MemoryPlan all = planned();
   const bool takes_all = config.ram == "auto" ? all.total() <= budget.most_bytes()
                                               : Size::parse(config.ram)->bytes_of(100) == 100;
   if (takes_all) return {options, all};
   // Where not all experts are resident the rest takes more: a prompt goes through as a whole.
   options.expert_bytes = 0;
-  const MemoryPlan least = Engine::plan(description, options);
+  const MemoryPlan least = planned();
   options.expert_bytes = expert_bytes_of(config.ram, least.experts.expert_bytes_total,
                                          least.total() - least.experts.slot_bytes_total, budget);
-  return {options, Engine::plan(description, options)};
+  return {options, planned()};
 }
 
 LoadedModel load_model(const std::string& path, const Config& config,
