@@ -21,6 +21,7 @@ ExpertReader::ExpertReader(ExpertSource& source, Recorder& recorder, int threads
     : source_(source),
       recorder_(recorder),
       parts_(source.parts()),
+      guesses_at_once_(std::max(1, threads / 2)),
       stride_((source.landing_bytes() + kPage - 1) / kPage * kPage),
       landings_(stride_ * reads, "experts that have been read"),
       reads_(reads) {
@@ -49,11 +50,18 @@ ExpertReader::Read* ExpertReader::find(ExpertId id) {
 
 // What is needed before what is guessed, then in the order of asking: the next layer's guesses are
 // made heaviest first.
+//
+// Half of the threads read no guesses: a read that has begun is not taken back, and what a layer
+// misses would find the disk busy with what it might not even have guessed right.
 ExpertReader::Read* ExpertReader::next_to_read() {
+  int32_t guessing = 0;
+  for (const Read& read : reads_) guessing += read.is_needed ? 0 : read.parts_under_way;
+  const bool may_guess = guessing < guesses_at_once_;
   Read* best = nullptr;
   for (Read& read : reads_) {
     if (read.state != State::kQueued && read.state != State::kReading) continue;
     if (read.is_dropped || read.parts_begun == parts_) continue;
+    if (!read.is_needed && !may_guess) continue;
     const auto rank = [](const Read& r) { return std::pair(!r.is_needed, r.order); };
     if (best == nullptr || rank(read) < rank(*best)) best = &read;
   }

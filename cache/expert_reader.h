@@ -96,7 +96,7 @@ class ExpertReader {
 
   ExpertSource& source_;
   Recorder& recorder_;
-  const int32_t parts_;
+  const int32_t parts_, guesses_at_once_;
   const int64_t stride_;
   Memory landings_;
   mutable std::mutex mutex_;

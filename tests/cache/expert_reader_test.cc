@@ -47,6 +47,21 @@ TEST_F(ExpertReaderTest, WhatIsNeededIsReadBeforeWhatIsGuessed) {
   EXPECT_EQ(stats.needed, 3);
 }
 
+TEST_F(ExpertReaderTest, HalfOfTheThreadsReadNoGuesses) {
+  Recorder recorder;
+  ExpertReader reader(source, recorder, 2, 8);
+  source.hold({1, 1});
+  reader.expect({1, 1});
+  source.wait_until_held();
+  reader.expect({1, 2});
+  ASSERT_TRUE(reader.need({0, 3}, nullptr));
+  EXPECT_EQ(take(reader, 1), std::vector<int32_t>{3});
+  EXPECT_EQ(source.reads[16 + 2], 0);
+  source.let_go();
+  ASSERT_TRUE(reader.need({1, 2}, nullptr));
+  EXPECT_EQ(take(reader, 1), std::vector<int32_t>{2});
+}
+
 TEST_F(ExpertReaderTest, AGuessThatTheStepPassedByIsNotRead) {
   Recorder recorder;
   ExpertReader reader(source, recorder, 1, 8);
