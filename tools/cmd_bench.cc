@@ -141,7 +141,6 @@ class DiskBench {
         disk_(engine.expert_file(), io_threads, engine.cache().plan().classes.back().slot_bytes),
         tokens_(tokens),
         player_(player),
-        first_timed_(player != nullptr ? player->tokens_played() : 0),
         gbps_(disk_.measure_gbps()) {}
 
   double decode_tps() {
@@ -162,8 +161,7 @@ class DiskBench {
 
   DiskBound bound() {
     if (player_ != nullptr) {
-      bound_.belady_bytes_per_token =
-          belady_bytes_per_token(*player_, engine_.cache().plan(), first_timed_);
+      bound_.belady_bytes_per_token = belady_bytes_per_token(*player_, engine_.cache().plan());
       player_->hold(true);
     }
     bound_.resident_tps = bench_.resident_tps();
@@ -176,8 +174,7 @@ class DiskBench {
   DiskBandwidth disk_;
   const int64_t tokens_;
   RoutingPlayer* const player_;
-  const int64_t first_timed_;  // of the tokens played
-  double gbps_;                // as of the last measurement
+  double gbps_;  // as of the last measurement
   DiskBound bound_;
 };
 

@@ -74,7 +74,7 @@ std::string DiskBound::text() const {
   const double gbps = median([](const DiskDecode& d) { return d.disk_gbps; });
   std::string belady;
   if (belady_bytes_per_token > 0) {
-    belady = fmt::format(" (Belady's choice: {}, {:.2f})",
+    belady = fmt::format(" (Belady's choice in the long run: {}, {:.2f})",
                          human_bytes(static_cast<int64_t>(belady_bytes_per_token)),
                          1e9 * gbps / belady_bytes_per_token);
   }
@@ -88,13 +88,12 @@ std::string DiskBound::text() const {
       100 * reached(), median([](const DiskDecode& d) { return d.waited_ms_per_token; }));
 }
 
-double belady_bytes_per_token(const RoutingPlayer& player, const SlotPlan& plan,
-                              int64_t first_token) {
-  RoutingTrace trace = player.played();
+double belady_bytes_per_token(const RoutingPlayer& player, const SlotPlan& plan) {
+  RoutingTrace trace = player.trace();
   for (const SlotPlan::Class& c : plan.classes) {
     for (const int32_t layer : c.layers) trace.header.expert_bytes[layer] = c.slot_bytes;
   }
-  const Replay belady = replay_belady(trace, slot_pools(plan), first_token);
+  const Replay belady = replay_belady(trace, slot_pools(plan), player.tokens() / 2);
   return belady.tokens == 0
              ? 0.0
              : static_cast<double>(belady.miss_bytes) / static_cast<double>(belady.tokens);

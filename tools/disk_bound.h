@@ -40,8 +40,8 @@ struct DiskDecode {
 struct DiskBound {
   std::vector<DiskDecode> decodes;
   double resident_tps = 0;  // decoding where every pick is resident
-  // What Belady's choice with bypass would have missed in the same tokens, from an empty cache at
-  // the first token that was played; 0: not known.
+  // What Belady's choice with bypass misses with the same slots in the second half of the trace
+  // (the first fills them); 0: not known.
   double belady_bytes_per_token = 0;
 
   // A median over the repetitions of what `of` gives for each.
@@ -57,7 +57,6 @@ struct DiskBound {
   std::string text() const;
 };
 
-double belady_bytes_per_token(const RoutingPlayer& player, const SlotPlan& plan,
-                              int64_t first_token);
+double belady_bytes_per_token(const RoutingPlayer& player, const SlotPlan& plan);
 
 }  // namespace hotset

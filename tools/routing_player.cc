@@ -25,10 +25,7 @@ RoutingPlayer::RoutingPlayer(const std::string& path, const ModelConfig& config)
 }
 
 void RoutingPlayer::play(int32_t layer, int32_t* experts, int64_t rows) {
-  if (layer <= layer_ && !is_held_) {
-    token_ = (token_ + rows_) % tokens();
-    played_ += rows_;
-  }
+  if (layer <= layer_ && !is_held_) token_ = (token_ + rows_) % tokens();
   layer_ = layer;
   rows_ = rows;
   for (int64_t r = 0; r < rows; ++r) {
@@ -38,22 +35,23 @@ void RoutingPlayer::play(int32_t layer, int32_t* experts, int64_t rows) {
 }
 
 std::span<const uint16_t> RoutingPlayer::picks(int32_t layer, int64_t row) const {
-  const int64_t token = (token_ + row) % tokens();
+  return picks_of((token_ + row) % tokens(), layer);
+}
+
+std::span<const uint16_t> RoutingPlayer::picks_of(int64_t token, int32_t layer) const {
   return std::span(picks_).subspan(static_cast<size_t>((token * layers_ + layer) * k_),
                                    static_cast<size_t>(k_));
 }
 
-RoutingTrace RoutingPlayer::played() const {
+RoutingTrace RoutingPlayer::trace() const {
   RoutingTrace trace;
   const auto layers = static_cast<int32_t>(layers_), k = static_cast<int32_t>(k_);
   trace.header = {0, layers, experts_, k, false, std::vector<int64_t>(layers_), ""};
-  for (int64_t token = 0; token < tokens_played(); ++token) {
+  for (int64_t token = 0; token < tokens(); ++token) {
     for (int32_t layer = 0; layer < layers; ++layer) {
       trace.events.push_back(
           {static_cast<uint32_t>(token), layer, 1, TracePhase::kDecode, trace.ids.size()});
-      const auto from = static_cast<size_t>((token % tokens() * layers_ + layer) * k_);
-      const std::span<const uint16_t> row =
-          std::span(picks_).subspan(from, static_cast<size_t>(k_));
+      const std::span<const uint16_t> row = picks_of(token, layer);
       trace.ids.insert(trace.ids.end(), row.begin(), row.end());
     }
   }
@@ -73,8 +71,12 @@ bool DrawnPredictor::predict(int32_t layer, Rows x, const Routing& guess) {
         return std::find(picks.begin(), picks.end(), out[i]) != picks.end() ||
                std::find(out, out + i, out[i]) != out + i;
       };
-      for (int32_t tries = 0; tries < experts_ && is_taken(); ++tries) {
-        out[i] = static_cast<int32_t>(random_() % static_cast<uint64_t>(experts_));
+      for (int32_t tries = 0; tries < 2 * experts_ && is_taken(); ++tries) {
+        const auto token =
+            static_cast<int64_t>(random_() % static_cast<uint64_t>(player_.tokens()));
+        const auto any = random_();
+        out[i] = tries < experts_ ? player_.picks_of(token, layer)[any % picks.size()]
+                                  : static_cast<int32_t>(any % static_cast<uint64_t>(experts_));
       }
     }
   }

@@ -26,26 +26,26 @@ class RoutingPlayer {
   // While held, every step is given the picks of the last one.
   void hold(bool is_held) { is_held_ = is_held; }
   bool is_held() const { return is_held_; }
-  int64_t tokens_played() const { return played_ + rows_; }
-  // What has been played, as a trace of decoded tokens; sizes of experts are not known.
-  RoutingTrace played() const;
+  // All of it, as a trace of decoded tokens; sizes of experts are not known.
+  RoutingTrace trace() const;
   // Those of a row of the running step, in any layer.
   std::span<const uint16_t> picks(int32_t layer, int64_t row) const;
+  std::span<const uint16_t> picks_of(int64_t token, int32_t layer) const;
 
  private:
   const int64_t layers_, k_;
   const int32_t experts_;
   std::vector<uint16_t> picks_;  // [tokens][layers][k]
   int64_t token_ = 0;            // of the running step's first row
-  int64_t played_ = 0;           // tokens before the running step
   int64_t rows_ = 0;
   int32_t layer_ = -1;
   bool is_held_ = false;
 };
 
 // `bench --predict-recall R`: in place of the next layer's router, which means nothing on forced
-// picks, a guess that names each coming pick with probability R and another expert otherwise. Drawn
-// with a fixed seed.
+// picks, a guess that names each coming pick with probability R, and otherwise an expert that the
+// same layer picks for some other token: what a router nearly picks is popular, too, and often
+// resident. Drawn with a fixed seed.
 class DrawnPredictor : public ExpertPredictor {
  public:
   // The player must outlive this.
