@@ -30,7 +30,7 @@ TEST_F(WatchFailuresTest, NothingThatHappensToADaemonChangesAnAnswer) {
   Process killed(daemon("killed")), stopped(daemon("stopped"));
   Process full(program("full", "daemon --port 0 --log /dev/full"));
   ASSERT_TRUE(wait_for([&] { return port("killed") && port("stopped") && port("full"); }));
-  Process engine(program("engine", run(600) + " --set profiler.ring=1048576"));
+  Process engine(program("engine", run(600) + " --set profiler.ring=262144"));
   ASSERT_TRUE(wait_for([&] { return !ring_of(engine).empty(); })) << said("engine");
   engine.kill(SIGSTOP);  // until everything has happened that is to happen while it runs
   ASSERT_TRUE(
