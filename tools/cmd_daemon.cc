@@ -7,6 +7,7 @@
 
 #include "profiler/daemon.h"
 #include "profiler/http_server.h"
+#include "tools/auto_tuning.h"
 #include "tools/cache_folder.h"
 #include "tools/commands.h"
 #include "tools/config.h"
@@ -67,9 +68,12 @@ void run_daemon(const DaemonFlags& flags) {
   std::unique_ptr<JsonLog> log = open_log(config);
   const std::unique_ptr<HttpServer> server = serve(board, config);
   Daemon daemon(runtime_folder(), config.daemon.slow_factor);
+  std::optional<AutoTuning> tuning;
+  if (config.tune.automatic) tuning.emplace(runtime_folder());
   std::vector<std::string> refused;
   while (true) {
     daemon.tick(now(), log.get(), &board);
+    if (tuning) tuning->tick(daemon.engines(), now(), log.get());
     if (daemon.refused() != refused) {
       refused = daemon.refused();
       for (const std::string& why : refused) fmt::print(stderr, "hotset: not watched: {}\n", why);
@@ -83,12 +87,18 @@ void run_daemon(const DaemonFlags& flags) {
       log.reset();  // before it is opened again: the file has a lock
       log = open_log(read);
       daemon.set_slow_factor(read.daemon.slow_factor);
+      if (tuning && !read.tune.automatic) {
+        tuning->finish(now(), log.get());
+        tuning.reset();
+      }
+      if (!tuning && read.tune.automatic) tuning.emplace(runtime_folder());
       fmt::print(stderr, "settings read again; address and port stay\n");
     } catch (const Error& error) {
       fmt::print(stderr, "hotset: settings were not read again: {}\n", error.what());
       if (!log) log = open_log(config);
     }
   }
+  if (tuning) tuning->finish(now(), log.get());
   daemon.finish(now(), log.get());
 }
 

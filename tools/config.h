@@ -186,6 +186,19 @@ struct DaemonConfig {
   }
 };
 
+struct TuneConfig {
+  bool automatic = false;
+
+  template <class Self, class Field>
+  static void visit(Self& self, Field&& field) {
+    field(
+        "auto", self.automatic,
+        About{.text = "hotset daemon changes cache.policy and cache.half_life of running engines, "
+                      "one at a time, where a replay says it pays, and takes back what did not "
+                      "help"});
+  }
+};
+
 // Unset: the model's generation_config.json; greedy where it has none.
 struct SamplerConfig {
   std::optional<double> temperature, top_p, min_p, repeat_penalty;
@@ -236,6 +249,7 @@ struct Config {
   PackConfig pack;
   ProfilerConfig profiler;
   DaemonConfig daemon;
+  TuneConfig tune;
   SamplerConfig sampler;
   ChatConfig chat;
 
@@ -260,6 +274,7 @@ struct Config {
     field("pack", self.pack, About{"packed weights"});
     field("profiler", self.profiler, About{"what watchers see"});
     field("daemon", self.daemon, About{"the watcher (hotset daemon)"});
+    field("tune", self.tune, About{"settings that find themselves"});
     field("sampler", self.sampler,
           About{"unset: as the model's generation_config.json says; greedy where it has none"});
     field("chat", self.chat, About{"conversations"});

@@ -185,6 +185,40 @@ TEST_F(TuneEngineTest, ARunningEngineIsWatchedPricedAndChanged) {
   EXPECT_NE(stats()["settings"]["cache"]["policy"], "lfu");
 }
 
+TEST_F(TuneEngineTest, TheDaemonTriesOneThingWatchesAndJudges) {
+  TerminalProcess bench =
+      start({"bench", "-p", "0", "-n", "4096", "-r", "50", "--routing", moving_trace(4096)});
+  TerminalProcess daemon(
+      {HOTSET_BINARY, "daemon", "--port", "0", "--set", "tune.auto=true", "--log", path("d.jsonl")},
+      folder_);
+  const std::string shown = daemon.read_until("measured");
+  EXPECT_THAT(shown, HasSubstr(": try: cache.policy=lfu cache.half_life=0 -> "));
+  kill(daemon.pid(), SIGTERM);
+  EXPECT_EQ(daemon.exit_code(), 0);
+  // Each act follows from the one before, and one thing changes at a time.
+  std::ifstream log(path("d.jsonl"));
+  json has = {{"policy", "lfu"}, {"half_life", 0}};
+  bool is_trying = false;
+  int acts = 0;
+  for (std::string text; std::getline(log, text);) {
+    const json line = json::parse(text);
+    if (line["event"] != "tune") continue;
+    ++acts;
+    EXPECT_EQ(line["pid"], bench.pid());
+    EXPECT_EQ(line["act"] == "try", !is_trying) << text;
+    is_trying = line["act"] == "try";
+    EXPECT_NE(line["from"]["policy"] == line["to"]["policy"],
+              line["from"]["half_life"] == line["to"]["half_life"]);
+    EXPECT_EQ(line["act"] == "keep" ? line["to"] : line["from"], has) << text;
+    has = line["to"];
+  }
+  EXPECT_GE(acts, 2);
+  EXPECT_FALSE(is_trying) << "what was still being tried was taken back";
+  const json cache = stats()["settings"]["cache"];
+  EXPECT_EQ(cache["policy"], has["policy"]);
+  EXPECT_EQ(cache["half_life"], has["half_life"]);
+}
+
 TEST_F(TuneEngineTest, WithoutAnEngineOrWithSettingsOfItsOwnItSaysSo) {
   EXPECT_THAT(near("tune --live").err, HasSubstr("no engine is listening"));
   EXPECT_THAT(near("tune --live --ram 10%").err, HasSubstr("the engine has its own"));

@@ -1,0 +1,155 @@
+#include "tools/auto_tuning.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "kernels/check.h"
+#include "tools/engine_client.h"
+#include "tools/tune_subject.h"
+
+namespace hotset {
+namespace {
+
+constexpr int kTimeoutMs = 2000;
+constexpr int64_t kTokens = 1024;  // that candidates are replayed on
+constexpr uint64_t kAskAgainNs = 60'000'000'000;
+
+std::string name_of(const PolicyOptions& policy) {
+  const std::string_view name = policy_names()[static_cast<size_t>(policy.kind)];
+  return fmt::format("cache.policy={} cache.half_life={}", name, policy.half_life);
+}
+
+nlohmann::ordered_json json_of(const PolicyOptions& policy) {
+  return {{"policy", policy_names()[static_cast<size_t>(policy.kind)]},
+          {"half_life", policy.half_life}};
+}
+
+std::string line_of(const TuneAct& act, int pid, const std::string& model, const Now& now) {
+  nlohmann::ordered_json line = {
+      {"event", "tune"},      {"unix_ms", now.unix_ms},         {"pid", pid},
+      {"model", model},       {"act", tune_act_name(act.kind)}, {"from", json_of(act.from)},
+      {"to", json_of(act.to)}};
+  if (act.gain_ms) {
+    line["gain_ms"] = act.gain_ms->mean;
+    line["gain_ms_low"] = act.gain_ms->low();
+    line["gain_ms_high"] = act.gain_ms->high();
+  }
+  return line.dump();
+}
+
+bool is_same(const PolicyOptions& a, const PolicyOptions& b) {
+  return a.kind == b.kind && a.half_life == b.half_life;
+}
+
+Config with(Config config, const PolicyOptions& policy) {
+  config.cache.policy = policy_names()[static_cast<size_t>(policy.kind)];
+  config.cache.half_life = policy.half_life;
+  return config;
+}
+
+}  // namespace
+
+void AutoTuning::tick(std::span<const std::unique_ptr<WatchedEngine>> engines, const Now& now,
+                      JsonLog* log) {
+  std::erase_if(engines_, [&](const auto& known) {
+    return std::none_of(engines.begin(), engines.end(),
+                        [&](const auto& engine) { return engine->reader.path() == known.first; });
+  });
+  for (const auto& engine : engines) {
+    try {
+      auto known = engines_.find(engine->reader.path());
+      if (known == engines_.end()) {
+        const RingHeader& header = engine->reader.header();
+        Tuned fresh = {static_cast<int>(header.pid), engine->reader.model(),
+                       LiveRouting(header, kTokens), std::nullopt, 0};
+        known = engines_.emplace(engine->reader.path(), std::move(fresh)).first;
+      }
+      Tuned& tuned = known->second;
+      tuned.routing.absorb(engine->records, [&](double ms) {
+        if (tuned.tuner) tuned.tuner->token(ms);
+      });
+      if (now.monotonic_ns >= tuned.ask_at_ns) attend(tuned, now, log);
+    } catch (const Error& error) {
+      const auto known = engines_.find(engine->reader.path());
+      if (known == engines_.end()) continue;  // a ring that says nothing of picks
+      fmt::print(stderr, "hotset: tune: {}\n", error.what());
+      known->second.tuner.reset();  // what it has now is asked for again
+      known->second.ask_at_ns = now.monotonic_ns + kAskAgainNs;
+    }
+  }
+}
+
+void AutoTuning::attend(Tuned& engine, const Now& now, JsonLog* log) {
+  if (!engine.tuner) {
+    if (engine.routing.tokens() < kTuneTokensLeast) return;
+    const TuneSubject subject = subject_of_stats(ask(folder_, engine.pid, {}, kTimeoutMs));
+    engine.tuner.emplace(policy_options(subject.present.cache));
+    return;
+  }
+  if (const auto act = engine.tuner->verdict()) return perform(engine, *act, now, log);
+  if (engine.tuner->wants_candidates() && !is_trying()) look(engine, now, log);
+}
+
+bool AutoTuning::is_trying() const {
+  return std::any_of(engines_.begin(), engines_.end(), [](const auto& known) {
+    return known.second.tuner && known.second.tuner->is_trying();
+  });
+}
+
+void AutoTuning::look(Tuned& engine, const Now& now, JsonLog* log) {
+  TuneSubject subject = subject_of_stats(ask(folder_, engine.pid, {}, kTimeoutMs));
+  const PolicyOptions present = policy_options(subject.present.cache);
+  if (!is_same(present, engine.tuner->present())) return engine.tuner->reset(present);
+  subject.trace = engine.routing.trace();
+  const TraceHeader& h = subject.trace.header;
+  if (std::ssize(subject.expert_bytes) != h.layers) {
+    throw Error(fmt::format("process {} has not the layers that its ring says it has", engine.pid));
+  }
+  std::vector<TuneRow> rows;
+  const TuneCosts costs = engine.routing.costs();
+  if (costs.miss_ms > 0) {  // else nothing can be gained
+    const SlotPlan plan =
+        plan_slots(subject.expert_bytes, h.experts, subject.present_budget_bytes, h.top_k);
+    std::vector<TuneSetting> settings;
+    for (const PolicyOptions& candidate : engine.tuner->candidates()) {
+      settings.push_back({candidate, plan.slot_bytes_total, slot_pools(plan)});
+    }
+    rows = tune(subject.trace, settings, costs, [](size_t) {});
+  }
+  if (const auto act = engine.tuner->propose(rows)) perform(engine, *act, now, log);
+}
+
+void AutoTuning::perform(Tuned& engine, const TuneAct& act, const Now& now, JsonLog* log) {
+  // Only what the tuner believes to be there is replaced: what a user has set meanwhile is theirs.
+  const TuneSubject subject = subject_of_stats(ask(folder_, engine.pid, {}, kTimeoutMs));
+  const PolicyOptions has = policy_options(subject.present.cache);
+  const bool is_keep = act.kind == TuneAct::Kind::kKeep;
+  if (!is_same(has, is_keep ? act.to : act.from)) return engine.tuner->reset(has);
+  if (!is_keep) {
+    change_engine(folder_, engine.pid, subject.present, with(subject.present, act.to), kTimeoutMs);
+  }
+  std::string gain = "not watched to its end";
+  if (act.gain_ms) {
+    gain = fmt::format("gain {} {:+.3f} ms a token ({:+.3f} to {:+.3f})",
+                       act.kind == TuneAct::Kind::kTry ? "expected" : "measured", act.gain_ms->mean,
+                       act.gain_ms->low(), act.gain_ms->high());
+  }
+  fmt::print(stderr, "tune: process {}: {}: {} -> {}; {}\n", engine.pid, tune_act_name(act.kind),
+             name_of(act.from), name_of(act.to), gain);
+  if (log != nullptr) log->append(line_of(act, engine.pid, engine.model, now));
+}
+
+void AutoTuning::finish(const Now& now, JsonLog* log) {
+  for (auto& [path, engine] : engines_) {
+    if (!engine.tuner) continue;
+    try {
+      if (const auto act = engine.tuner->abandon()) perform(engine, *act, now, log);
+    } catch (const Error& error) {
+      fmt::print(stderr, "hotset: tune: {}\n", error.what());
+    }
+  }
+}
+
+}  // namespace hotset
