@@ -21,19 +21,23 @@ struct PackOptions {
 void run_pack(const PackOptions& options) {
   const ModelDescription model = open_model(options.model);
   const std::string output = options.output.empty() ? sidecar_beside(model) : options.output;
+  int64_t kept = 0;
   {
     ProgressBar bar;
-    write_sidecar(model, output,
-                  [&](int64_t done, int64_t all) { bar.update(done, all, "packing"); });
+    kept = write_sidecar(model, output,
+                         [&](int64_t done, int64_t all) { bar.update(done, all, "packing"); });
   }
   const auto bytes = static_cast<int64_t>(std::filesystem::file_size(output));
   if (options.json) {
-    const nlohmann::ordered_json out = {
-        {"output", output}, {"source_bytes", model.file_bytes()}, {"file_bytes", bytes}};
+    const nlohmann::ordered_json out = {{"output", output},
+                                        {"source_bytes", model.file_bytes()},
+                                        {"file_bytes", bytes},
+                                        {"experts_kept", kept}};
     fmt::print("{}\n", out.dump());
   } else {
-    fmt::print(stderr, "{}: {} from {}\n", output, human_bytes(bytes),
-               human_bytes(static_cast<int64_t>(model.file_bytes())));
+    fmt::print(stderr, "{}: {} from {}{}\n", output, human_bytes(bytes),
+               human_bytes(static_cast<int64_t>(model.file_bytes())),
+               kept > 0 ? fmt::format(" ({} experts were packed already)", kept) : "");
   }
 }
 

@@ -29,7 +29,7 @@ namespace hotset {
 inline constexpr int64_t kSidecarBlock = 1 << 20;  // of the dense image: what one checksum covers
 
 struct SidecarHead {  // as it lies in the file, little-endian
-  std::array<char, 8> magic = {'h', 'o', 't', 's', 'e', 't', 'S', '1'};
+  std::array<char, 8> magic = {'h', 'o', 't', 's', 'e', 't', 'S', '1'};  // '0' while unfinished
   uint32_t packed_version = kPackedVersion;
   uint32_t matrices = 0;
   uint64_t fingerprint = 0;
@@ -107,8 +107,11 @@ class Sidecar {
 };
 
 // Packs the model into a sidecar. Memory: the dense part, as a run of the model holds it, and a few
-// experts. `progress` is called from this thread; what it throws leaves no file. Throws Error.
-void write_sidecar(const ModelDescription& description, const std::string& path,
-                   const std::function<void(int64_t, int64_t)>& progress);
+// experts. `progress` is called from this thread. Throws Error, which leaves no file. If the
+// process is killed, or `progress` throws something else, the unfinished file stays (PATH.part),
+// and the next call packs only the experts that are not there with the checksum noted beside them.
+// Returns how many were there.
+int64_t write_sidecar(const ModelDescription& description, const std::string& path,
+                      const std::function<void(int64_t, int64_t)>& progress);
 
 }  // namespace hotset

@@ -1,11 +1,13 @@
 // Packing a model into a sidecar (see sidecar.h): the dense part first, then experts, a slice of
-// them at a time on all cores; the head last.
+// them at a time on all cores; the head last. A head that says "unfinished" comes before all, and
+// an expert's checksum directly after it: whatever ends the process, the next one can continue.
 #include <tbb/parallel_for.h>
 
 #include <algorithm>
 #include <atomic>
 #include <vector>
 
+#include "kernels/check.h"
 #include "runtime/model/expert_file_source.h"
 #include "runtime/model/sidecar.h"
 #include "runtime/model/weights.h"
@@ -25,17 +27,16 @@ struct Writer {
   SidecarHead head;
   SidecarTables tables;
   SidecarLayout layout;
-  int64_t done = 0;  // bytes of the model, all of which but the embedding are read
+  int64_t done = 0;               // bytes of the model, all of which but the embedding are read
+  std::atomic<int64_t> kept = 0;  // experts that an earlier writer has packed
 
   // The image is packed in memory as a whole: a machine that is to run the model holds it anyway,
   // and a matrix's planes lie too far apart to be written window by window.
   void write_dense() {
     const Weights weights = load_image(
         description, nullptr, [&](int64_t read, int64_t) { progress(done = read, total_bytes()); });
-    head.matrices = static_cast<uint32_t>(weights.exact_in_bf16.size());
-    head.dense_bytes = static_cast<uint64_t>(weights.image_bytes);
     tables.exact_in_bf16 = weights.exact_in_bf16;
-    layout = SidecarLayout(description, head.matrices, weights.image_bytes);
+    begin(weights.image_bytes);
     for (int64_t at = 0; at < weights.image_bytes; at += kSidecarBlock) {
       const std::span<const std::byte> block(
           weights.memory.data() + at,
@@ -46,15 +47,40 @@ struct Writer {
     }
   }
 
+  // Takes over what an earlier writer left if it was to become the very same file.
+  void begin(int64_t dense_bytes) {
+    const int64_t experts = description.config.num_experts * std::ssize(description.layers);
+    head.fingerprint = fingerprint_of(description);
+    head.matrices = static_cast<uint32_t>(tables.exact_in_bf16.size());
+    head.dense_bytes = static_cast<uint64_t>(dense_bytes);
+    head.experts = static_cast<uint64_t>(experts);
+    layout = SidecarLayout(description, head.matrices, dense_bytes);
+    head.file_bytes = static_cast<uint64_t>(layout.file_bytes);
+    tables.expert_sums.assign(experts, 0);
+
+    SidecarHead unfinished = head, found;
+    unfinished.magic.back() = '0';
+    const bool continues =
+        file.read(0, std::as_writable_bytes(std::span(&found, 1))) && found == unfinished &&
+        file.read(sums_at(dense_bytes), std::as_writable_bytes(std::span(tables.expert_sums)));
+    if (!continues) {
+      tables.expert_sums.assign(experts, 0);
+      file.empty();
+      file.write(0, std::as_bytes(std::span(&unfinished, 1)));
+    }
+  }
+
+  // Where the experts' checksums lie. Each is written as soon as its expert is.
+  uint64_t sums_at(int64_t dense_bytes) const {
+    const int64_t blocks = (dense_bytes + kSidecarBlock - 1) / kSidecarBlock;
+    return sizeof(SidecarHead) + head.matrices + static_cast<uint64_t>(blocks) * sizeof(uint64_t);
+  }
+
   void write_experts() {
     constexpr int64_t kSlice = 16;  // blobs in memory at once, and between two looks at Ctrl-C
     ExpertFileSource source(description, kSlice);
     const int64_t each = source.experts_per_layer(), experts = each * source.layer_count();
-    head.experts = static_cast<uint64_t>(experts);
-    head.file_bytes = static_cast<uint64_t>(layout.file_bytes);
-    const std::byte end{};  // the last blob's padding is part of the file
-    file.write(head.file_bytes - 1, {&end, 1});
-    tables.expert_sums.resize(experts);
+    const int64_t average = experts > 0 ? (total_bytes() - done) / experts : 0;
     std::vector<std::vector<std::byte>> blobs(kSlice);
     for (int64_t begin = 0; begin < experts; begin += kSlice) {
       std::atomic<int64_t> bytes = 0;
@@ -63,18 +89,42 @@ struct Writer {
         std::vector<std::byte>& blob = blobs[i - begin];
         // Zero: the padding between planes is summed and written, too.
         blob.assign(static_cast<size_t>(source.shapes()[id.layer].bytes), std::byte{});
-        bytes += source.load(id, blob);
-        tables.expert_sums[i] = Checksum().add(std::span<const std::byte>(blob)).value();
-        file.write(layout.expert_at(id), blob);
+        bytes += is_there(i, id, blob) ? average : write_expert(i, id, source, blob);
       });
       progress(done += bytes, total_bytes());
     }
   }
 
+  bool is_there(int64_t i, ExpertId id, std::span<std::byte> blob) {
+    const uint64_t noted = tables.expert_sums[i];
+    if (noted == 0) return false;
+    const bool is_it = file.read(layout.expert_at(id), blob) &&
+                       Checksum().add(std::span<const std::byte>(blob)).value() == noted;
+    if (is_it) {
+      ++kept;
+    } else {
+      std::fill(blob.begin(), blob.end(), std::byte{});
+    }
+    return is_it;
+  }
+
+  int64_t write_expert(int64_t i, ExpertId id, ExpertFileSource& source,
+                       std::span<std::byte> blob) {
+    const int64_t bytes = source.load(id, blob);
+    tables.expert_sums[i] = Checksum().add(std::span<const std::byte>(blob)).value();
+    file.write(layout.expert_at(id), blob);
+    file.write(sums_at(static_cast<int64_t>(head.dense_bytes)) + i * sizeof(uint64_t),
+               std::as_bytes(std::span(&tables.expert_sums[i], 1)));
+    return bytes;
+  }
+
   // Last: without it nothing is taken for a sidecar.
   void write_head() {
-    head.fingerprint = fingerprint_of(description);
     head.checksum = head_checksum(head, tables);
+    // The last blob's padding is part of the file.
+    if (std::byte end{}; !file.read(head.file_bytes - 1, {&end, 1})) {
+      file.write(head.file_bytes - 1, {&end, 1});
+    }
     uint64_t at = 0;
     const auto append = [&](std::span<const std::byte> bytes) {
       file.write(at, bytes);
@@ -91,13 +141,21 @@ struct Writer {
 
 }  // namespace
 
-void write_sidecar(const ModelDescription& description, const std::string& path,
-                   const Progress& progress) {
-  Writer writer{description, progress, OutputFile(path), {}, {}, {}};
-  writer.write_dense();
-  writer.write_experts();
-  writer.write_head();
-  writer.file.commit();
+int64_t write_sidecar(const ModelDescription& description, const std::string& path,
+                      const Progress& progress) {
+  Writer writer{description, progress, OutputFile(path, OutputFile::Remains::kRead), {}, {}, {}};
+  try {
+    writer.write_dense();
+    writer.write_experts();
+    writer.write_head();
+    writer.file.commit();
+  } catch (const Error&) {
+    throw;
+  } catch (...) {
+    writer.file.keep();
+    throw;
+  }
+  return writer.kept;
 }
 
 }  // namespace hotset

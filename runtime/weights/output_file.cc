@@ -27,9 +27,10 @@ bool is_at(int fd, const std::string& path) {
 
 }  // namespace
 
-OutputFile::OutputFile(std::string path) : path_(std::move(path)), temporary_(path_ + ".part") {
+OutputFile::OutputFile(std::string path, Remains remains)
+    : path_(std::move(path)), temporary_(path_ + ".part") {
   while (true) {
-    const int fd = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    const int fd = open(temporary_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0) fail("cannot be created");
     // The lock ends with the process, however that ends. A file system without locks has only the
     // readers' own checks against two writers.
@@ -41,12 +42,12 @@ OutputFile::OutputFile(std::string path) : path_(std::move(path)), temporary_(pa
     close(fd);
     if (is_taken) throw Error(path_ + ": is being written by another process");
   }
-  if (ftruncate(fd_, 0) != 0) fail("cannot be emptied");
+  if (remains == Remains::kEmptied) empty();
 }
 
 OutputFile::~OutputFile() {
   if (fd_ < 0) return;
-  unlink(temporary_.c_str());  // while the lock is held
+  if (!is_kept_) unlink(temporary_.c_str());  // while the lock is held
   close(fd_);
 }
 
@@ -58,6 +59,22 @@ void OutputFile::write(uint64_t offset, std::span<const std::byte> bytes) {
     bytes = bytes.subspan(static_cast<size_t>(written));
     offset += static_cast<uint64_t>(written);
   }
+}
+
+bool OutputFile::read(uint64_t offset, std::span<std::byte> out) const {
+  while (!out.empty()) {
+    const ssize_t count = pread(fd_, out.data(), out.size(), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail("cannot be read");
+    if (count == 0) return false;
+    out = out.subspan(static_cast<size_t>(count));
+    offset += static_cast<uint64_t>(count);
+  }
+  return true;
+}
+
+void OutputFile::empty() {
+  if (ftruncate(fd_, 0) != 0) fail("cannot be emptied");
 }
 
 void OutputFile::commit() {

@@ -1,6 +1,6 @@
 // A file that appears under its name only when it is complete: written beside it as NAME.part,
-// synced, renamed. What is not committed leaves nothing behind; what a killed process left is
-// overwritten by the next one that writes the same file.
+// synced, renamed. What is not committed leaves nothing behind, unless it is kept; what a killed
+// process left is emptied or read by the next one that writes the same file.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,10 @@ namespace hotset {
 
 class OutputFile {
  public:
+  enum class Remains { kEmptied, kRead };  // of a writer before this one
+
   // Throws Error with path and reason, as all here do; also if another process is writing the file.
-  explicit OutputFile(std::string path);
+  explicit OutputFile(std::string path, Remains remains = Remains::kEmptied);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
 
@@ -22,11 +24,17 @@ class OutputFile {
   void write(uint64_t offset, std::span<const std::byte> bytes);
   void commit();
 
+  // What was written, or remains; false where the file is shorter. Thread-safe as writing is.
+  bool read(uint64_t offset, std::span<std::byte> out) const;
+  void empty();
+  void keep() { is_kept_ = true; }  // the unfinished file, for the next writer
+
  private:
   [[noreturn]] void fail(const char* what) const;
 
   const std::string path_, temporary_;
   int fd_ = -1;
+  bool is_kept_ = false;
 };
 
 }  // namespace hotset

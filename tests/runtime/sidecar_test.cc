@@ -77,6 +77,10 @@ class SidecarTest : public testing::Test {
     std::ifstream(sidecar_path(), std::ios::binary).read(reinterpret_cast<char*>(&head), 56);
     return head;
   }
+  std::string contents() const {
+    std::ifstream file(sidecar_path(), std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
   void change(uint64_t at, const std::function<void(char&)>& how) const {
     std::fstream file(sidecar_path(), std::ios::in | std::ios::out | std::ios::binary);
     char byte;
@@ -266,20 +270,60 @@ TEST_F(SidecarTest, OneCutWhileItIsUsedIsRepairedFromTheModel) {
   }
 }
 
-TEST_F(SidecarTest, AnInterruptedWriterLeavesNothing) {
+TEST_F(SidecarTest, AnInterruptedWriterIsContinuedWhereverItStopped) {
   struct Stop {};
   const ModelDescription description = open_model(data_path(std::string("models/") + kSmallModel));
   int calls = 0;
   write_sidecar(description, sidecar_path(), [&](int64_t, int64_t) { ++calls; });
   ASSERT_GE(calls, 4);
-  fs::remove(sidecar_path());
+  const std::string whole = contents();
+  const int64_t all = description.config.num_experts * std::ssize(description.layers);
+  int64_t least_kept = 0;
   for (int stop_at = 1; stop_at <= calls; ++stop_at) {
+    fs::remove(sidecar_path());
     const auto stop = [&, call = 0](int64_t, int64_t) mutable {
       if (++call == stop_at) throw Stop{};
     };
     EXPECT_THROW(write_sidecar(description, sidecar_path(), stop), Stop) << stop_at;
-    EXPECT_TRUE(fs::is_empty(folder_));
+    EXPECT_FALSE(fs::exists(sidecar_path()));
+    const int64_t kept = write_sidecar(description, sidecar_path(), kSilent);
+    EXPECT_GE(kept, least_kept) << stop_at;
+    least_kept = kept;
+    EXPECT_TRUE(contents() == whole) << stop_at;
   }
+  EXPECT_EQ(least_kept, all);
+}
+
+// Each of them is refused or made good, and the file is what it would have been.
+TEST_F(SidecarTest, WhatAnInterruptedWriterLeftIsCheckedBeforeItIsTaken) {
+  const std::string model = add_model(kSmallModel);
+  write(model);
+  const std::string whole = contents();
+  const ModelDescription description = open_model(model);
+  const SidecarLayout layout(description, head().matrices, head().dense_bytes);
+  const int64_t all = description.config.num_experts * std::ssize(description.layers);
+  // As after the last expert: whole but for the head's last letter and checksum.
+  const auto unfinished = [&](uint64_t change_at, uint64_t bytes) {
+    write(model);
+    change(7, [](char& byte) { byte = '0'; });
+    for (uint64_t at = offsetof(SidecarHead, checksum); at < sizeof(SidecarHead); ++at) {
+      change(at, [](char& byte) { byte = 0; });
+    }
+    if (change_at > 0) change(change_at, [](char& byte) { byte = static_cast<char>(byte ^ 1); });
+    fs::resize_file(sidecar_path(), bytes);
+    fs::rename(sidecar_path(), sidecar_path() + ".part");
+    const int64_t kept = write_sidecar(description, sidecar_path(), kSilent);
+    EXPECT_TRUE(contents() == whole);
+    return kept;
+  };
+  EXPECT_EQ(unfinished(0, whole.size()), all);
+  EXPECT_EQ(unfinished(layout.expert_at({1, 2}) + 8, whole.size()), all - 1);
+  EXPECT_EQ(unfinished(sizeof(SidecarHead) + 1, whole.size()), all);
+  EXPECT_EQ(unfinished(offsetof(SidecarHead, fingerprint), whole.size()), 0);
+  EXPECT_EQ(unfinished(offsetof(SidecarHead, packed_version), whole.size()), 0);
+  EXPECT_EQ(unfinished(0, layout.expert_at({1, 0})), all / std::ssize(description.layers));
+  EXPECT_EQ(unfinished(0, 70), 0);
+  EXPECT_EQ(unfinished(0, 10), 0);
 }
 
 TEST_F(SidecarTest, TwoWritersAtOnceAreOneAndAnError) {

@@ -140,8 +140,13 @@ TEST_F(SidecarsTest, AKilledWriterLeavesNothingThatIsTakenForOne) {
   EXPECT_NE(killed.exit_code, 0);
   EXPECT_EQ(left_over(), std::vector<std::string>{"model.hotset.part"});
   EXPECT_EQ(find_sidecar(model(), {beside()}).found, nullptr);
-  EXPECT_EQ(hotset(pack).exit_code, 0);
+  const Result second = hotset(pack + " --json");
+  EXPECT_EQ(second.exit_code, 0);
+  EXPECT_GT(nlohmann::json::parse(second.out)["experts_kept"], 0);
   EXPECT_EQ(left_over(), std::vector<std::string>{"model.hotset"});
+  const std::string continued = content(beside());
+  EXPECT_EQ(hotset(pack).exit_code, 0);
+  EXPECT_TRUE(content(beside()) == continued);
 }
 
 // One that is written on the way to something else: the model is packed from its own file then.
