@@ -98,16 +98,6 @@ std::string RingReader::model() const {
   return name;
 }
 
-int64_t RingReader::budget_bytes() const {
-  return reinterpret_cast<const RingGauges*>(data_ + kRingGaugesAt)
-      ->budget_bytes.load(std::memory_order_relaxed);
-}
-
-int64_t RingReader::resident_bytes() const {
-  return reinterpret_cast<const RingGauges*>(data_ + kRingGaugesAt)
-      ->resident_bytes.load(std::memory_order_relaxed);
-}
-
 // Beyond the end of a file that was cut off every look would be a signal: zeros take its place.
 bool RingReader::is_whole() const {
   struct stat status {};
@@ -126,13 +116,13 @@ bool RingReader::writer_is_alive() const {
   return start != 0 && start == header_.pid_start;
 }
 
-uint64_t RingReader::lost() const {
-  return overwritten_ + lanes_[0].shared->dropped.load(std::memory_order_relaxed);
-}
-
 void RingReader::drain(std::vector<Record>& out) {
   const size_t first = out.size();
   if (!is_whole()) return;
+  const auto* gauges = reinterpret_cast<const RingGauges*>(data_ + kRingGaugesAt);
+  budget_bytes_ = gauges->budget_bytes.load(std::memory_order_relaxed);
+  resident_bytes_ = gauges->resident_bytes.load(std::memory_order_relaxed);
+  dropped_ = lanes_[0].shared->dropped.load(std::memory_order_relaxed);
   for (Lane& lane : lanes_) drain_lane(lane, out);
   std::stable_sort(out.begin() + static_cast<std::ptrdiff_t>(first), out.end(),
                    [](const Record& a, const Record& b) { return a.time_ns < b.time_ns; });

@@ -24,19 +24,21 @@ class RingReader {
   const RingHeader& header() const { return header_; }
   const std::string& path() const { return path_; }
   std::string model() const;
-  int64_t budget_bytes() const;
-  int64_t resident_bytes() const;
 
   bool writer_is_alive() const;
   // Appends what was written since the last call to `out`, sorted by time, lanes merged. Records
   // with layers, experts or types that the header excludes are counted as invalid and left out.
+  // The ring is looked at here and nowhere else: what follows is of the last call, and a file that
+  // is cut off can only meet a reader that is inside one.
   void drain(std::vector<Record>& out);
   // The same for one thread's lane alone.
   size_t lane_count() const { return lanes_.size(); }
   void drain_lane(size_t lane, std::vector<Record>& out) { drain_lane(lanes_[lane], out); }
 
-  uint64_t lost() const;                         // overwritten before they were read, or dropped
-  uint64_t invalid() const { return invalid_; }  // not such as this version knows
+  int64_t budget_bytes() const { return budget_bytes_; }
+  int64_t resident_bytes() const { return resident_bytes_; }
+  uint64_t lost() const { return overwritten_ + dropped_; }  // before they were read, or dropped
+  uint64_t invalid() const { return invalid_; }              // not such as this version knows
 
  private:
   struct Lane {
@@ -55,7 +57,8 @@ class RingReader {
   uint64_t bytes_ = 0;
   RingHeader header_;
   std::vector<Lane> lanes_;
-  uint64_t overwritten_ = 0, invalid_ = 0;
+  int64_t budget_bytes_ = 0, resident_bytes_ = 0;
+  uint64_t overwritten_ = 0, dropped_ = 0, invalid_ = 0;
 };
 
 // Rings in the folder, by name. Empty where there is no folder, or it is not this user's own.

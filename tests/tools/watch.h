@@ -57,6 +57,15 @@ class WatchTest : public CliTest {
   bool has(const std::string& name, const std::string& event, const Process& of) const {
     return count(name, event, of.pid()) > 0;
   }
+  // Of the last tick's line about it.
+  int64_t hits(const std::string& name, const Process& of) const {
+    int64_t last = 0;
+    for (const json& line : lines(name)) {
+      if (line.value("event", "") == "tick" && line.value("pid", 0) == of.pid())
+        last = line["hits"];
+    }
+    return last;
+  }
   // The port that a daemon serves on; 0: it does not yet.
   int port(const std::string& name) const {
     const std::string text = said(name);
