@@ -110,7 +110,10 @@ function facts(engine) {
 }
 
 function show(state) {
-  const history = state.history.filter((line) => line.token_ms);
+  const last = state.engines[state.engines.length - 1];
+  const ticks = state.history.filter((line) => line.token_ms);
+  const pid = last ? last.pid : ticks.length > 0 ? ticks[ticks.length - 1].pid : 0;
+  const history = ticks.filter((line) => line.pid === pid);  // of one engine: a line is one run's
   const column = (pick) => history.map(pick);
   byId('engines').replaceChildren(...state.engines.map((engine) => {
     const list = document.createElement('dl');
@@ -132,7 +135,6 @@ function show(state) {
     (name) => ({ name, values: column((t) => t.token_ms[name]) })), 0);
   lines(byId('split'), ['compute', 'reads', 'card', 'other'].map(
     (name) => ({ name, values: column((t) => t.split_ms[name]) })), 0);
-  const last = state.engines[state.engines.length - 1];
   if (last && last.layers) bars(byId('layers'), last.layers.map((l) => l.hit_rate));
   if (last) heat(byId('heat'), last.heat);
   const slow = state.slow.slice(-20).reverse().map((line) => {
@@ -142,7 +144,8 @@ function show(state) {
   });
   if (slow.length > 0) byId('slow').replaceChildren(...slow);
   const count = state.engines.length;
-  byId('status').textContent = count === 0 ? 'no engine runs' : count === 1 ? 'one engine' : count + ' engines';
+  byId('status').textContent = count === 0 ? 'no engine runs' : count === 1 ? 'one engine' :
+    count + ' engines; the charts are of process ' + pid;
   document.body.dataset.ready = count > 0 ? 'yes' : 'no';
 }
 
