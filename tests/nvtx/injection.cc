@@ -4,15 +4,25 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <cstring>
+#include <mutex>
+#include <set>
+#include <string>
 
 namespace {
 
+// A handle is the text itself, which stays.
+template <class Handle>
+Handle handle_of(const char* text) {
+  static std::mutex mutex;
+  static std::set<std::string> texts;
+  const std::lock_guard lock(mutex);
+  return reinterpret_cast<Handle>(const_cast<char*>(texts.emplace(text).first->c_str()));
+}
 nvtxDomainHandle_t create(const char* name) {
-  return reinterpret_cast<nvtxDomainHandle_t>(strdup(name));
+  return handle_of<nvtxDomainHandle_t>(name);
 }
 nvtxStringHandle_t register_string(nvtxDomainHandle_t, const char* text) {
-  return reinterpret_cast<nvtxStringHandle_t>(strdup(text));
+  return handle_of<nvtxStringHandle_t>(text);
 }
 int push(nvtxDomainHandle_t domain, const nvtxEventAttributes_t* event) {
   const unsigned long long value = event->payload.ullValue;
