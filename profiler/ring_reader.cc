@@ -122,7 +122,6 @@ void RingReader::drain(std::vector<Record>& out) {
   const auto* gauges = reinterpret_cast<const RingGauges*>(data_ + kRingGaugesAt);
   budget_bytes_ = gauges->budget_bytes.load(std::memory_order_relaxed);
   resident_bytes_ = gauges->resident_bytes.load(std::memory_order_relaxed);
-  dropped_ = lanes_[0].shared->dropped.load(std::memory_order_relaxed);
   for (Lane& lane : lanes_) drain_lane(lane, out);
   std::stable_sort(out.begin() + static_cast<std::ptrdiff_t>(first), out.end(),
                    [](const Record& a, const Record& b) { return a.time_ns < b.time_ns; });
@@ -130,6 +129,7 @@ void RingReader::drain(std::vector<Record>& out) {
 
 // At most a lap a call, whatever the head says.
 void RingReader::drain_lane(Lane& lane, std::vector<Record>& out) {
+  dropped_ = lanes_[0].shared->dropped.load(std::memory_order_relaxed);
   const uint64_t head = lane.shared->head.load(std::memory_order_acquire);
   if (head < lane.next) {  // no writer does that
     lane.next = head;

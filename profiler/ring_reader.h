@@ -28,10 +28,11 @@ class RingReader {
   bool writer_is_alive() const;
   // Appends what was written since the last call to `out`, sorted by time, lanes merged. Records
   // with layers, experts or types that the header excludes are counted as invalid and left out.
-  // The ring is looked at here and nowhere else: what follows is of the last call, and a file that
-  // is cut off can only meet a reader that is inside one.
+  // What budget_bytes(), resident_bytes() and lost() say is of the last call: who asks between two
+  // does not look at the file, which may have been cut off since.
   void drain(std::vector<Record>& out);
-  // The same for one thread's lane alone.
+  // The same for one thread's lane alone, of a ring of this process: it is not asked if it is
+  // whole.
   size_t lane_count() const { return lanes_.size(); }
   void drain_lane(size_t lane, std::vector<Record>& out) { drain_lane(lanes_[lane], out); }
 

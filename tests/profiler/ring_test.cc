@@ -95,6 +95,11 @@ TEST_F(RingTest, EveryThreadHasItsLaneAndOneTooManyIsCounted) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(drain(reader).size() + reader.lost(), 31U);
   EXPECT_EQ(reader.lost(), 10U);
+  RingReader by_lane(ring.path());
+  std::vector<Record> records;
+  for (size_t lane = 0; lane < by_lane.lane_count(); ++lane) by_lane.drain_lane(lane, records);
+  EXPECT_EQ(records.size(), 21U);
+  EXPECT_EQ(by_lane.lost(), 10U);
 }
 
 // The writer at full speed laps the reader again and again: whatever is reported is whole, and
