@@ -76,6 +76,8 @@ std::optional<PolicyKind> policy_named(std::string_view name);
 struct PolicyOptions {
   PolicyKind kind = PolicyKind::kScore;
   double half_life = 0;  // of score, in tokens; 0: chosen while running
+
+  bool operator==(const PolicyOptions&) const = default;
 };
 std::unique_ptr<Policy> make_policy(const PolicyOptions& options, PolicyShape shape);
 

@@ -11,10 +11,6 @@ namespace {
 constexpr double kHalfLives[] = {0, 4, 8, 16, 32, 64};
 constexpr PolicyKind kKinds[] = {PolicyKind::kScore, PolicyKind::kLru, PolicyKind::kLfu};
 
-bool is_same(const PolicyOptions& a, const PolicyOptions& b) {
-  return a.kind == b.kind && a.half_life == b.half_life;
-}
-
 bool is_one_change(const PolicyOptions& a, const PolicyOptions& b) {
   return (a.kind != b.kind) + (a.half_life != b.half_life) == 1;
 }
@@ -54,9 +50,8 @@ bool AutoTuner::wants_candidates() const {
 }
 
 bool AutoTuner::is_refused(const PolicyOptions& setting) const {
-  return std::any_of(refused_.begin(), refused_.end(), [&](const Refusal& r) {
-    return is_same(r.setting, setting) && tokens_ < r.until;
-  });
+  return std::any_of(refused_.begin(), refused_.end(),
+                     [&](const Refusal& r) { return r.setting == setting && tokens_ < r.until; });
 }
 
 std::vector<PolicyOptions> AutoTuner::candidates() const {

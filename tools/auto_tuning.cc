@@ -39,10 +39,6 @@ std::string line_of(const TuneAct& act, int pid, const std::string& model, const
   return line.dump();
 }
 
-bool is_same(const PolicyOptions& a, const PolicyOptions& b) {
-  return a.kind == b.kind && a.half_life == b.half_life;
-}
-
 Config with(Config config, const PolicyOptions& policy) {
   config.cache.policy = policy_names()[static_cast<size_t>(policy.kind)];
   config.cache.half_life = policy.half_life;
@@ -101,7 +97,7 @@ bool AutoTuning::is_trying() const {
 void AutoTuning::look(Tuned& engine, const Now& now, JsonLog* log) {
   TuneSubject subject = subject_of_stats(ask(folder_, engine.pid, {}, kTimeoutMs));
   const PolicyOptions present = policy_options(subject.present.cache);
-  if (!is_same(present, engine.tuner->present())) return engine.tuner->reset(present);
+  if (present != engine.tuner->present()) return engine.tuner->reset(present);
   subject.trace = engine.routing.trace();
   const TraceHeader& h = subject.trace.header;
   if (std::ssize(subject.expert_bytes) != h.layers) {
@@ -126,7 +122,7 @@ void AutoTuning::perform(Tuned& engine, const TuneAct& act, const Now& now, Json
   const TuneSubject subject = subject_of_stats(ask(folder_, engine.pid, {}, kTimeoutMs));
   const PolicyOptions has = policy_options(subject.present.cache);
   const bool is_keep = act.kind == TuneAct::Kind::kKeep;
-  if (!is_same(has, is_keep ? act.to : act.from)) return engine.tuner->reset(has);
+  if (has != (is_keep ? act.to : act.from)) return engine.tuner->reset(has);
   if (!is_keep) {
     change_engine(folder_, engine.pid, subject.present, with(subject.present, act.to), kTimeoutMs);
   }
