@@ -47,8 +47,9 @@ void add_matrix(Checksum& sum, const MatrixSource& matrix) {
 SidecarLayout::SidecarLayout(const ModelDescription& description, int64_t matrices,
                              int64_t dense_bytes) {
   const int64_t experts = description.config.num_experts;
-  const int64_t sums = blocks_of(dense_bytes) + experts * std::ssize(description.layers);
-  dense_at = aligned(static_cast<int64_t>(sizeof(SidecarHead)) + matrices + 8 * sums);
+  expert_sums_at =
+      static_cast<int64_t>(sizeof(SidecarHead)) + matrices + 8 * blocks_of(dense_bytes);
+  dense_at = aligned(expert_sums_at + 8 * experts * std::ssize(description.layers));
   file_bytes = aligned(dense_at + dense_bytes);
   for (const ExpertShape& shape : expert_shapes(description)) {
     layer_at.push_back(file_bytes);

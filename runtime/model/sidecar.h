@@ -46,7 +46,7 @@ struct SidecarTables {
 
 // Where everything lies for a model and its dense bytes.
 struct SidecarLayout {
-  int64_t dense_at = 0, file_bytes = 0;
+  int64_t expert_sums_at = 0, dense_at = 0, file_bytes = 0;
   std::vector<int64_t> layer_at, blob_stride;  // [layers]
 
   SidecarLayout() = default;

@@ -62,18 +62,12 @@ struct Writer {
     unfinished.magic.back() = '0';
     const bool continues =
         file.read(0, std::as_writable_bytes(std::span(&found, 1))) && found == unfinished &&
-        file.read(sums_at(dense_bytes), std::as_writable_bytes(std::span(tables.expert_sums)));
+        file.read(layout.expert_sums_at, std::as_writable_bytes(std::span(tables.expert_sums)));
     if (!continues) {
       tables.expert_sums.assign(experts, 0);
       file.empty();
       file.write(0, std::as_bytes(std::span(&unfinished, 1)));
     }
-  }
-
-  // Where the experts' checksums lie. Each is written as soon as its expert is.
-  uint64_t sums_at(int64_t dense_bytes) const {
-    const int64_t blocks = (dense_bytes + kSidecarBlock - 1) / kSidecarBlock;
-    return sizeof(SidecarHead) + head.matrices + static_cast<uint64_t>(blocks) * sizeof(uint64_t);
   }
 
   void write_experts() {
@@ -113,7 +107,7 @@ struct Writer {
     const int64_t bytes = source.load(id, blob);
     tables.expert_sums[i] = Checksum().add(std::span<const std::byte>(blob)).value();
     file.write(layout.expert_at(id), blob);
-    file.write(sums_at(static_cast<int64_t>(head.dense_bytes)) + i * sizeof(uint64_t),
+    file.write(layout.expert_sums_at + i * sizeof(uint64_t),
                std::as_bytes(std::span(&tables.expert_sums[i], 1)));
     return bytes;
   }
