@@ -1,0 +1,119 @@
+// The card's kernels as a table of launchers, as KernelTable is for the CPU: the same sources
+// compiled by nvcc (cuda_kernels) and as C++ over the executor (emulated_kernels). A launcher puts
+// its kernels on the stream and returns; its arguments are copied. Every pointer is into the card's
+// memory unless it says otherwise; matrices and quantised rows are the host's types, viewing that
+// memory. Every result has the bits of the CPU's (docs/numerics.md).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cuda/card_stream.h"
+
+namespace hotset {
+
+// Consecutive rows of one sequence at consecutive positions. Lies in the card's memory, as does all
+// that changes from token to token: one captured graph then serves them all.
+struct CardRun {
+  int32_t first_row = 0, rows = 0;
+  int32_t position = 0;  // of the first row
+  int32_t sequence = 0;  // selects the recurrent state and the line of kv_blocks
+};
+
+// The rows of a step, or of a mixer's tile of it. The counts are the launch's (a graph's shape),
+// what the pointers point at is the step's.
+struct CardStep {
+  const CardRun* runs = nullptr;  // [run_count], first_row rising
+  int64_t run_count = 0, rows = 0;
+  // [sequences][blocks_each]: where each KV block lies. In a block: [layers][2: keys, values]
+  // [kv_heads][256][dim], f16 or f32.
+  std::byte* const* kv_blocks = nullptr;
+  int64_t blocks_each = 0;
+};
+
+// Full attention of one layer: norms, rotates and scales q, norms and rotates k, stores k and v,
+// attends, applies the output gate.
+struct CardAttendArgs {
+  CardStep step;
+  int64_t layer = 0;                                   // among the attention layers
+  int64_t heads = 0, kv_heads = 0, dim = 0, half = 0;  // half: rotated pairs
+  bool gated = false, kv_f16 = true;
+  float eps = 0.0f;
+  const float *q_norm = nullptr, *k_norm = nullptr;  // [dim]
+  const float *cos = nullptr, *sin = nullptr;        // [positions][half]
+  const float* q = nullptr;  // [rows][heads][dim], gated: [rows][heads][2: q, gate][dim]
+  const float *k = nullptr, *v = nullptr;  // [rows][kv_heads][dim]
+  float* rotated = nullptr;                // [rows][heads][dim]: workspace
+  float* out = nullptr;                    // [rows][heads][dim]
+  // KV blocks a sequence may have while this launch is used: each goes to a block of threads of its
+  // own, in workspace of card_attend_scratch_floats. 0: one block of threads goes through all,
+  // which needs no workspace, for prompts.
+  int64_t context_blocks = 0;
+  float* scratch = nullptr;
+};
+inline constexpr int64_t card_attend_scratch_floats(int64_t rows, int64_t heads, int64_t dim,
+                                                    int64_t context_blocks) {
+  return rows * heads * context_blocks * (dim + 2);
+}
+
+// Gated delta net of one layer from the projected q|k|v, z and b|a: convolution, norms, gates,
+// recurrence (or chunks), gated norm.
+struct CardDeltaArgs {
+  CardStep step;
+  int64_t key_heads = 0, value_heads = 0, dk = 0, dv = 0, width = 0;  // width: of the convolution
+  float eps = 0.0f;
+  const float* conv_weight = nullptr;  // [width][channels], oldest input first
+  const float *dt_bias = nullptr, *a = nullptr, *norm = nullptr;  // [value_heads] twice, [dv]
+  const float* qkv = nullptr;                                     // [rows][channels]
+  const float *z = nullptr, *ba = nullptr;  // [rows][value_heads * dv], [rows][2 * value_heads]
+  // Of this layer and sequence 0: [value_heads][dk][dv], and [width - 1][channels], oldest first.
+  float *state = nullptr, *conv_state = nullptr;
+  int64_t sequence_stride = 0;  // floats from one sequence's state to the next one's, both
+  float* convolved = nullptr;   // [rows][channels]: workspace
+  float* gates = nullptr;       // [rows][2 * value_heads]: workspace, log decay | beta
+  float* raw = nullptr;         // [rows][value_heads * dv]: workspace
+  float* out = nullptr;         // [rows][value_heads * dv]
+  // Null where every run has one row; else card_delta_scratch_floats.
+  float* scratch = nullptr;
+
+  int64_t channels() const { return 2 * key_heads * dk + value_heads * dv; }
+};
+inline constexpr int64_t kCardDeltaBlocks = 64;  // of threads, that go through a prompt's heads
+inline constexpr int64_t kCardConvWidthMax = 8;
+inline constexpr int64_t card_delta_scratch_floats(int64_t dk, int64_t dv) {
+  return kCardDeltaBlocks * delta_scratch_floats(dk, dv);
+}
+
+struct CardKernels {
+  const char* name;  // cuda, emulated
+
+  // Dense parts: rows are [rows][width], row-major.
+  // y[r] = RMSNorm(x[r]) * weight; y may be x.
+  void (*norm)(CardStream, float* y, const float* x, const float* weight, int64_t rows,
+               int64_t width, float eps);
+  void (*add)(CardStream, float* x, const float* y, int64_t n);  // x += y
+  void (*copy)(CardStream, float* to, const float* from, int64_t n);
+  // out = SiLU(gate) * up; out may be gate.
+  void (*swiglu)(CardStream, float* out, const float* gate, const float* up, int64_t n);
+  void (*attend)(CardStream, const CardAttendArgs&);
+  void (*delta_net)(CardStream, const CardDeltaArgs&);
+  // Of each row's `width` logits: the k best, heaviest first, the lower index wins a tie; their
+  // softmax over all logits, divided by their sum if `normalise`. k <= width <= 4096.
+  void (*route)(CardStream, int32_t* experts, float* weights, const float* logits, int64_t rows,
+                int64_t width, int64_t k, bool normalise);
+  // The weights of given picks: the softmax of their logits.
+  void (*weigh)(CardStream, float* weights, const int32_t* experts, const float* logits,
+                int64_t rows, int64_t width, int64_t k);
+  // ids[r] = index of the largest of row r's logits that is allowed ([width] of 0 or 1; null: all
+  // are), the lowest of equal ones. `scratch`: rows * kCardArgmaxParts.
+  void (*argmax)(CardStream, int32_t* ids, const float* logits, const uint8_t* allowed,
+                 int64_t rows, int64_t width, uint64_t* scratch);
+};
+inline constexpr int64_t kCardArgmaxParts = 64;
+
+const CardKernels& emulated_kernels();
+// Null in a build without nvcc.
+const CardKernels* cuda_kernels();
+
+}  // namespace hotset
