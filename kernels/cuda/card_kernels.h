@@ -85,6 +85,103 @@ inline constexpr int64_t card_delta_scratch_floats(int64_t dk, int64_t dv) {
   return kCardDeltaBlocks * delta_scratch_floats(dk, dv);
 }
 
+// Rows quantised per 32 inputs (docs/numerics.md).
+struct CardQuantiseArgs {
+  const float* x = nullptr;  // row r at x + r * x_stride
+  int64_t x_stride = 0, rows = 0, k = 0;
+  const uint32_t* order = nullptr;  // [k]: input j is x[order[j]] (PackedMatrix::order); or null
+  QuantisedRows out;
+  float* out_x = nullptr;  // [rows][k]: the inputs in their order, for float matrices; or null
+  uint32_t* not_finite = nullptr;  // becomes 1 if an input is not finite
+};
+
+// What the card says went wrong in a step; the host clears it before and looks at it after.
+struct CardErrors {
+  uint32_t not_finite = 0;        // an activation
+  uint32_t expired_sequence = 0;  // a reply that did not come in time, by its number; 0: none
+};
+
+// Residency on the card: for each layer and expert the slot, or kCardAbsent. Only apply_deltas
+// writes it, at a step's head, so every kernel of a step sees the same.
+inline constexpr uint32_t kCardAbsent = 0xffffffffu;
+struct CardResidencyDelta {
+  int32_t layer = 0, expert = 0;
+  uint32_t slot = kCardAbsent;
+};
+
+// Misses to the host and their outputs back, in pinned memory. Pair p is (row, rank), row * k +
+// rank. The card writes the request and then its flag (release), the host reads the flag (acquire)
+// and then the request; the reply goes the same way back. A flag holds the sequence number of the
+// layer that wrote it last; they only grow, compared by signed difference.
+struct CardMailbox {
+  uint32_t* request_flag = nullptr;
+  int32_t* layer = nullptr;
+  int32_t* picks = nullptr;  // [rows][k]: the expert of a miss, -1 of a hit
+  QuantisedRows q;           // of the rows that have a miss, row r at row r
+  float* x = nullptr;        // [rows][width] likewise; null: the layer's experts need no floats
+  uint32_t* reply_flag = nullptr;
+  float* outputs = nullptr;  // [pairs][width], of the misses
+};
+
+// Which mailbox number a layer of the step has: *step * layers + layer + 1.
+struct CardSequence {
+  const uint32_t* step = nullptr;  // in the card's memory: a captured graph serves all steps
+  int64_t layers = 0, layer = 0;
+};
+
+// Looks the picks of a layer up, and posts the misses if there are any. One block of threads.
+struct CardPostArgs {
+  const int32_t* picks = nullptr;   // [rows][k]
+  const uint32_t* table = nullptr;  // [experts] of the layer
+  int64_t rows = 0, k = 0, width = 0;
+  const float* x = nullptr;      // [rows][width]: the experts' inputs, as floats
+  QuantisedRows q;               // and quantised
+  int32_t* places = nullptr;     // [rows][k], written: slot of a hit, -1 of a miss
+  uint32_t* misses = nullptr;    // written: how many
+  int32_t* picks_log = nullptr;  // [rows][k], written: the picks again, for the host; or null
+  CardMailbox mailbox;
+  CardSequence sequence;
+};
+
+// The hits of a layer: gate and up, SwiGLU, down, on each pair's row. Pairs whose place is -1 are
+// left out.
+struct CardExpertsArgs {
+  ExpertShape shape;
+  const std::byte* slots = nullptr;  // slot s at slots + s * slot_bytes
+  int64_t slot_bytes = 0;
+  const int32_t* places = nullptr;  // [rows][k]
+  int64_t rows = 0, k = 0;
+  const float* x = nullptr;  // [rows][hidden]
+  QuantisedRows q;
+  // Workspace by pair: gate | up [pairs][2 * inner]; SwiGLU's result, quantised, and as floats
+  // [pairs][inner] where down is a float matrix; inputs in the order of gate or up, where one has
+  // an order: quantised, and as floats [pairs][hidden] where that matrix is a float one.
+  float* gate_up = nullptr;
+  QuantisedRows inner_q;
+  float* inner_x = nullptr;
+  QuantisedRows ordered_q;
+  float* ordered_x = nullptr;
+  float* out = nullptr;            // [pairs][hidden]
+  uint32_t* not_finite = nullptr;  // as in CardQuantiseArgs
+};
+
+// x += sum over ranks, heaviest first, of weight * output, then sigmoid(shared_gate) * shared.
+// Waits for the mailbox's reply if there were misses: one thread polls, for wait_ns at most.
+struct CardCombineArgs {
+  float* x = nullptr;  // [rows][width]
+  int64_t rows = 0, width = 0, k = 0;
+  const float* weights = nullptr;      // [rows][k]
+  const int32_t* places = nullptr;     // [rows][k]
+  const float* outputs = nullptr;      // [pairs][width], of the hits
+  const float* shared = nullptr;       // [rows][width], or null
+  const float* shared_gate = nullptr;  // [rows]
+  const uint32_t* misses = nullptr;
+  CardMailbox mailbox;
+  CardSequence sequence;
+  int64_t wait_ns = 0;
+  CardErrors* errors = nullptr;
+};
+
 struct CardKernels {
   const char* name;  // cuda, emulated
 
@@ -109,6 +206,17 @@ struct CardKernels {
   // are), the lowest of equal ones. `scratch`: rows * kCardArgmaxParts.
   void (*argmax)(CardStream, int32_t* ids, const float* logits, const uint8_t* allowed,
                  int64_t rows, int64_t width, uint64_t* scratch);
+
+  // Packed matrices and experts.
+  void (*quantise)(CardStream, const CardQuantiseArgs&);
+  void (*row_dot)(CardStream, const RowDotArgs&);
+  // The first `count` deltas, which name different experts. `deltas` and `count` may lie in pinned
+  // memory that the host wrote before the launch. table: [layers][experts].
+  void (*apply_deltas)(CardStream, uint32_t* table, int64_t experts,
+                       const CardResidencyDelta* deltas, const uint32_t* count);
+  void (*post)(CardStream, const CardPostArgs&);
+  void (*experts)(CardStream, const CardExpertsArgs&);
+  void (*combine)(CardStream, const CardCombineArgs&);
 };
 inline constexpr int64_t kCardArgmaxParts = 64;
 
