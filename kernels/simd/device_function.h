@@ -1,8 +1,8 @@
-// HOTSET_DEVICE before a function that a card's kernels call, too; nothing where no card is meant.
+// HOTSET_DEVICE before an inline function that a card's kernels call, too.
 #pragma once
 
 #ifdef __CUDACC__
-#define HOTSET_DEVICE __device__
+#define HOTSET_DEVICE __device__ __forceinline__
 #else
-#define HOTSET_DEVICE
+#define HOTSET_DEVICE inline
 #endif

@@ -10,7 +10,7 @@ namespace hotset::HOTSET_ISA {
 // e^x for x clamped to [-87, 88], NaN to -87; below 2 ulp (tests/kernels/exp_test.cc). n = rint(x
 // log2 e) by adding 1.5 * 2^23; e^f on |f| <= ln2/2 by its Taylor polynomial with the last
 // coefficients fitted; 2^n through the exponent bits.
-HOTSET_DEVICE inline F exp_lanes(F x) {
+HOTSET_DEVICE F exp_lanes(F x) {
   const F magic = set(12582912.0f);
   x = min(max(x, set(-87.0f)), set(88.0f));
   const F t = fma(x, set(1.44269504088896341f), magic);
@@ -28,15 +28,15 @@ HOTSET_DEVICE inline F exp_lanes(F x) {
 }
 
 // e^x of one number, by the same operations.
-HOTSET_DEVICE inline float exp_one(float x) {
+HOTSET_DEVICE float exp_one(float x) {
   return fold_max(exp_lanes(set(x)));
 }
 
-HOTSET_DEVICE inline F sigmoid_lanes(F x) {
+HOTSET_DEVICE F sigmoid_lanes(F x) {
   return div(set(1.0f), add(set(1.0f), exp_lanes(sub(zero(), x))));
 }
 
-HOTSET_DEVICE inline F silu_lanes(F x) {
+HOTSET_DEVICE F silu_lanes(F x) {
   return div(x, add(set(1.0f), exp_lanes(sub(zero(), x))));
 }
 

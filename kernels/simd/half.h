@@ -7,7 +7,7 @@
 
 namespace hotset::HOTSET_ISA {
 
-HOTSET_DEVICE inline float half_bits_to_float(uint16_t h) {
+HOTSET_DEVICE float half_bits_to_float(uint16_t h) {
   const uint32_t sign = (h & 0x8000u) << 16;
   const uint32_t exponent = (h >> 10) & 31, mantissa = h & 1023u;
   if (exponent == 0) {
@@ -19,7 +19,7 @@ HOTSET_DEVICE inline float half_bits_to_float(uint16_t h) {
   return __builtin_bit_cast(float, sign | bits);
 }
 
-HOTSET_DEVICE inline uint16_t float_to_half_bits(float x) {
+HOTSET_DEVICE uint16_t float_to_half_bits(float x) {
   const uint32_t bits = __builtin_bit_cast(uint32_t, x);
   const uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
   uint32_t half;

@@ -9,7 +9,7 @@ namespace hotset {
 
 // log(1 + e) for e >= 0, in double precision from basic operations: log1p = log(1 + e) by splitting
 // off the exponent and the series of atanh. No libm: its code may differ by processor.
-HOTSET_DEVICE inline double log_one_plus(double e) {
+HOTSET_DEVICE double log_one_plus(double e) {
   const double x = 1.0 + e;
   const auto bits = __builtin_bit_cast(uint64_t, x);
   auto exponent = static_cast<int64_t>(bits >> 52) - 1023;
