@@ -16,6 +16,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/card_stream.h"
+#include "kernels/simd/device_function.h"
 
 #ifdef __CUDACC__
 
@@ -24,7 +25,6 @@
 
 #include "kernels/cuda/cuda_check.h"
 
-#define HOTSET_DEVICE __device__ __forceinline__
 #define HOTSET_KERNEL __global__ void
 #define HOTSET_SHARED(type, name, count) __shared__ type name[count]
 #define HOTSET_DYNAMIC_SHARED(type, name)                       \
@@ -51,7 +51,6 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
 
 #include "kernels/cuda/executor.h"
 
-#define HOTSET_DEVICE inline
 #define HOTSET_KERNEL inline void
 #define HOTSET_SHARED(type, name, count) \
   static const char name##_key = 0;      \

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "kernels/check.h"
+#include "kernels/cuda/fake_runtime.h"
 #include "kernels/cuda/fiber.h"
 
 #ifdef __SANITIZE_ADDRESS__
@@ -496,8 +497,8 @@ ExecutorScope::~ExecutorScope() {
 }
 
 void enqueue(CardStream stream, std::function<void()> work) {
-  HOTSET_CHECK(stream.handle == nullptr, "a stream of nobody");
-  work();
+  if (stream.handle == nullptr) return work();
+  fake_enqueue(stream, std::move(work));
 }
 void run_grid(const Grid& grid, void (*body)(void*), void* context) {
   executor().run(grid, body, context);

@@ -1,0 +1,29 @@
+// The table of one compiler's kernels.
+#include "kernels/cuda/launchers.h"
+
+#define HOTSET_TEXT_OF(x) #x
+#define HOTSET_TEXT(x) HOTSET_TEXT_OF(x)
+
+namespace hotset::HOTSET_ISA {
+
+extern const CardKernels kCardKernels;
+const CardKernels kCardKernels = {
+    .name = HOTSET_TEXT(HOTSET_ISA),
+    .norm = nullptr,
+    .add = nullptr,
+    .copy = nullptr,
+    .swiglu = nullptr,
+    .attend = nullptr,
+    .delta_net = nullptr,
+    .route = nullptr,
+    .weigh = nullptr,
+    .argmax = nullptr,
+    .quantise = quantise,
+    .row_dot = row_dot,
+    .apply_deltas = apply_deltas,
+    .post = post,
+    .experts = experts,
+    .combine = combine,
+};
+
+}  // namespace hotset::HOTSET_ISA
