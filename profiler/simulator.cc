@@ -109,8 +109,9 @@ class PolicyReplay {
     }
   }
 
-  Replay run(double lambda, std::vector<StepCounts>* steps) {
+  Replay run(double lambda, const OnEvent& on_event) {
     Replay out;
+    bool is_first = true;
     while (walk_.next()) {
       Pool& pool = pools_[pool_of_[walk_.event().layer]];
       if (walk_.is_prompt()) {
@@ -119,10 +120,12 @@ class PolicyReplay {
       }
       const Replay before = out;
       event(pool, out, lambda);
-      if (steps == nullptr) continue;
-      if (walk_.is_new_token() || steps->empty()) steps->push_back({walk_.event().rows});
-      steps->back().accesses += out.accesses - before.accesses;
-      steps->back().hits += out.hits - before.hits;
+      if (!on_event) continue;
+      const bool is_new_step = walk_.is_new_token() || is_first;
+      is_first = false;
+      on_event({walk_.event().layer, walk_.event().rows, is_new_step,
+                out.accesses - before.accesses, out.hits - before.hits,
+                out.insertions - before.insertions});
     }
     return out;
   }
@@ -232,8 +235,8 @@ std::vector<ReplayPool> slot_pools(const SlotPlan& plan) {
 }
 
 Replay replay(const RoutingTrace& trace, std::span<const ReplayPool> pools, const MakePolicy& make,
-              double lambda, std::vector<StepCounts>* steps) {
-  return PolicyReplay(trace, pools, make).run(lambda, steps);
+              double lambda, const OnEvent& on_event) {
+  return PolicyReplay(trace, pools, make).run(lambda, on_event);
 }
 
 Replay replay_belady(const RoutingTrace& trace, std::span<const ReplayPool> pools,

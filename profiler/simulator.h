@@ -48,16 +48,18 @@ struct Replay {
   }
 };
 
-// One decode step.
-struct StepCounts {
-  int32_t rows = 0;
-  int64_t accesses = 0, hits = 0;
+// One layer of a decode step.
+struct EventCounts {
+  int32_t layer = 0, rows = 0;
+  bool is_new_step = false;
+  int64_t accesses = 0, hits = 0, insertions = 0;
 };
+using OnEvent = std::function<void(const EventCounts&)>;
 
 using MakePolicy = std::function<std::unique_ptr<Policy>(PolicyShape)>;
-// Appends its decode steps to `steps`, if there are to be any.
+// `on_event`, if there is one, hears of every decode event in turn.
 Replay replay(const RoutingTrace& trace, std::span<const ReplayPool> pools, const MakePolicy& make,
-              double lambda, std::vector<StepCounts>* steps = nullptr);
+              double lambda, const OnEvent& on_event = nullptr);
 
 // The most hits that any policy could have: after each event keep, of what was resident and what it
 // picked, that which is used again soonest (Belady 1966, with bypass). No bound on J for lambda >

@@ -7,6 +7,11 @@
 namespace hotset {
 namespace {
 
+struct StepCounts {  // one decode step
+  int32_t rows = 0;
+  int64_t accesses = 0, hits = 0;
+};
+
 struct Counted {
   std::vector<double> misses;  // a token, of each block
   double hit_rate = 0, misses_per_token = 0;
@@ -43,7 +48,12 @@ Counted replay_setting(const RoutingTrace& trace, const TuneSetting& setting) {
     return policy;
   };
   std::vector<StepCounts> steps;
-  replay(trace, setting.pools, make, 0, &steps);  // a miss had to be read anyway: no price
+  // A miss had to be read anyway: no price.
+  replay(trace, setting.pools, make, 0, [&](const EventCounts& event) {
+    if (event.is_new_step) steps.push_back({event.rows});
+    steps.back().accesses += event.accesses;
+    steps.back().hits += event.hits;
+  });
   return count_blocks(steps);
 }
 

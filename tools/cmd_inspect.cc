@@ -9,6 +9,7 @@
 #include "runtime/engine.h"
 #include "runtime/weights/safetensors.h"
 #include "runtime/weights/verify.h"
+#include "tools/card_report.h"
 #include "tools/commands.h"
 #include "tools/config.h"
 #include "tools/model_options.h"
@@ -25,6 +26,7 @@ using nlohmann::ordered_json;
 struct InspectOptions {
   std::string model;
   std::string ram = "100%", vram;
+  CardQuestion card;
   bool tensors = false, plan = false, verify = false, json = false;
 };
 
@@ -171,6 +173,21 @@ void inspect_sidecar(const ModelDescription& model, ordered_json& out, bool is_j
   for (const std::string& refusal : search.refused) fmt::print("unusable     {}\n", refusal);
 }
 
+// A card's tier lies over the host's: all experts that the host has no room for are misses of both.
+void inspect_card(const InspectOptions& options, Config config, const ModelDescription& model,
+                  const MemoryBudget& budget, ordered_json& out) {
+  const std::optional<Size> vram = Size::parse(options.vram);
+  if (!vram || vram->is_percent()) {
+    throw ConfigError(
+        fmt::format("--vram: found \"{}\", expected a size such as 10GB", options.vram));
+  }
+  config.ram = "100%";
+  CardQuestion question = options.card;
+  question.vram_bytes = vram->bytes_of(0);
+  out["card"] = card_report(model, plan_engine(config, model, budget).memory, question);
+  if (!options.json) print_card_report(out["card"]);
+}
+
 void run_inspect(const InspectOptions& options) {
   const ModelDescription model = open_model(options.model);
   const std::vector<ListedTensor> tensors = tensors_of(options.model);
@@ -203,7 +220,7 @@ void run_inspect(const InspectOptions& options) {
       fmt::print("{}{}\n", describe_plan(plan, budget),
                  plan.total() <= budget.most_bytes() ? "" : ": does not fit");
     }
-    if (!options.vram.empty()) fmt::print(stderr, "--vram: not used by this build\n");
+    if (!options.vram.empty()) inspect_card(options, config, model, budget, out);
   }
   if (options.verify) {
     {
@@ -231,11 +248,27 @@ void add_inspect_command(CLI::App& app) {
   command->add_option("--ram", o->ram, "for --plan: memory for routed experts (16GiB, 50%)")
       ->capture_default_str()
       ->needs(plan);
-  command->add_option("--vram", o->vram, "for --plan: memory of a card; not used by this build")
-      ->needs(plan);
+  auto* vram = command
+                   ->add_option("--vram", o->vram,
+                                "for --plan: what a card of this memory would hold and give; "
+                                "not measured on a card")
+                   ->needs(plan);
+  command->add_option("--trace", o->card.trace, "for --vram: routing, for the hit rate")
+      ->needs(vram);
+  const auto rate = [&](const char* name, double& value, const char* text) {
+    command->add_option(name, value, text)
+        ->capture_default_str()
+        ->check(CLI::Range(0.001, 1e6))
+        ->needs(vram);
+  };
+  rate("--card-gbps", o->card.rates.card_gbps, "for --vram: bandwidth of the card's memory");
+  rate("--dram-gbps", o->card.rates.dram_gbps, "for --vram: what the CPU reads memory with");
+  rate("--link-gbps", o->card.rates.link_gbps, "for --vram: host to card");
   command->add_flag("--verify", o->verify, "read and check every byte");
   command->add_flag("--json", o->json, "one JSON object on stdout");
-  command->footer("Example:\n  hotset inspect model.gguf --plan --ram 8GiB --verify");
+  command->footer(
+      "Example:\n  hotset inspect model.gguf --plan --ram 8GiB --verify\n"
+      "  hotset inspect model.gguf --plan --vram 10GB --trace chat.trace --card-gbps 360");
   command->callback([o] { run_inspect(*o); });
 }
 

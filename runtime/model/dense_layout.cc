@@ -23,8 +23,11 @@ std::vector<float> transposed(const std::vector<float>& m, int64_t columns) {
 
 Weights plan_weights(const ModelDescription& description) {
   Weights w;
-  DenseLayout(
+  const DenseLayout layout(
       description, [](const MatrixSource&, size_t) { return false; }, w);
+  for (const DensePlacement& p : layout.placements()) {
+    if (p.to != nullptr) p.to->shape = p.shape;
+  }
   return w;
 }
 

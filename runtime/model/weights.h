@@ -60,7 +60,7 @@ struct Weights {
 // Called with (bytes of source done, bytes in all); may throw to stop.
 using LoadProgress = std::function<void(int64_t, int64_t)>;
 
-// Weights without their bytes: how large they will be and which kinds of layer there are.
+// Weights without their bytes: how large they will be, and of which shapes.
 Weights plan_weights(const ModelDescription& description);
 
 // Reads and packs in parallel (oneTBB). Throws Error naming file and tensor. The dense image comes

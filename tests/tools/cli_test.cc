@@ -164,6 +164,30 @@ TEST_F(CliTest, InspectSaysWhatTheModelIs) {
   EXPECT_THAT(hotset("inspect " + kDemo).out, HasSubstr("128 a layer, 8 a token"));
 }
 
+TEST_F(CliTest, APlanForACardSaysWhereItsBytesGoAndThatNothingWasMeasured) {
+  ASSERT_EQ(
+      hotset("run -m " + kDemo + " -p \"What is 2+2?\" --temp 0 --trace " + path("t")).exit_code,
+      0);
+  const json card =
+      hotset_json("inspect --json --plan --vram 790MB --trace " + path("t") + " " + kDemo)["card"];
+  int64_t sum = 0;
+  for (const auto& [name, bytes] : card["bytes"].items()) {
+    if (name != "vram" && name != "experts_all") sum += bytes.get<int64_t>();
+  }
+  EXPECT_LE(sum, 790'000'000);
+  EXPECT_GT(card["slots"], 0);
+  EXPECT_LT(card["bytes"]["experts"], card["bytes"]["experts_all"]);
+  EXPECT_GT(card["simulated"]["hit_rate"], 0.0);
+  EXPECT_LE(card["simulated"]["hit_rate"], card["simulated"]["belady_hit_rate"]);
+  double lanes = 0;
+  for (const auto& [lane, ms] : card["simulated"]["ms_by_lane"].items()) lanes += ms.get<double>();
+  EXPECT_NEAR(lanes, card["simulated"]["token_ms"].get<double>(), 1e-9);
+  EXPECT_THAT(hotset("inspect --plan --vram 10GB " + kDemo).out,
+              HasSubstr("not measured on a card"));
+  expect_error("inspect --plan --vram 751MB " + kDemo, 1, "card's memory is too small");
+  expect_error("inspect --plan --vram 50% " + kDemo, 2, "--vram");
+}
+
 TEST_F(CliTest, BenchReportsRatesAgainstTheMemory) {
   const json out = hotset_json("bench --json -p 8 -n 4 -r 2 --depth 3 -m " + kDemo);
   for (const char* key : {"prefill_tps", "decode_tps"}) {

@@ -1,0 +1,38 @@
+// Where the memory of a card goes: what every token needs lies there whole, experts get slots of
+// what is left. Experts without a slot stay in the host's memory and are computed there.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "cache/slot_plan.h"
+#include "runtime/engine.h"
+
+namespace hotset {
+
+// A prompt streams experts that have no slot through a ring of so many (design: 64 experts of 1.77
+// MB keep a copy engine busy while others are computed).
+inline constexpr int32_t kPromptRingExperts = 64;
+// Left free for the display, the driver and what it allocates for kernels.
+inline constexpr int64_t kVramHeadroomBytes = 750'000'000;
+
+struct CardPlan {
+  int64_t vram = 0;  // what the card has, or what it may take
+  int64_t headroom = 0;
+  int64_t dense = 0, kv = 0, recurrent = 0, workspace = 0;  // as in MemoryPlan
+  int64_t prompt_ring = 0;
+  int64_t residency = 0;  // the table: u32 [layers][experts]
+  SlotPlan experts;
+  int64_t total() const {
+    return headroom + dense + kv + recurrent + workspace + prompt_ring + residency +
+           experts.slot_bytes_total;
+  }
+};
+
+// `host`: the engine's plan without a card; expert_bytes: [layers]. All experts resident needs no
+// ring; no slot at all is a plan, too: every pick is then computed by the CPU. Throws Error with
+// the numbers and what to do where not even the rest fits.
+CardPlan plan_card(const MemoryPlan& host, std::span<const int64_t> expert_bytes,
+                   int32_t experts_per_layer, int64_t vram_bytes);
+
+}  // namespace hotset
