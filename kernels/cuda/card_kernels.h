@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cuda/card_stream.h"
+#include "kernels/simd/device_function.h"
 
 namespace hotset {
 
@@ -77,12 +78,15 @@ struct CardDeltaArgs {
   // Null where every run has one row; else card_delta_scratch_floats.
   float* scratch = nullptr;
 
-  int64_t channels() const { return 2 * key_heads * dk + value_heads * dv; }
+  HOTSET_HOST_DEVICE int64_t channels() const { return 2 * key_heads * dk + value_heads * dv; }
 };
 inline constexpr int64_t kCardDeltaBlocks = 64;  // of threads, that go through a prompt's heads
-inline constexpr int64_t kCardConvWidthMax = 8;
+HOTSET_HOST_DEVICE inline constexpr int64_t card_delta_scratch_floats_of_block(int64_t dk,
+                                                                               int64_t dv) {
+  return kDeltaChunk * (3 * kDeltaChunk + dk + dv);
+}
 inline constexpr int64_t card_delta_scratch_floats(int64_t dk, int64_t dv) {
-  return kCardDeltaBlocks * delta_scratch_floats(dk, dv);
+  return kCardDeltaBlocks * card_delta_scratch_floats_of_block(dk, dv);
 }
 
 // Rows quantised per 32 inputs (docs/numerics.md).
