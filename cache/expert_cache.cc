@@ -320,7 +320,8 @@ bool ExpertCache::admit(ExpertId id) {
 
 bool ExpertCache::may_evict(ExpertId id) const {
   const SizeClass& c = size_class(id.layer);
-  if (c.slots.is_leased(table_[index(id)])) return false;
+  const SlotId slot = table_[index(id)];
+  if (c.slots.is_leased(slot) || c.slots.is_read(slot)) return false;
   if (id.layer == layer_) return kind_ == EventKind::kPrompt || !is_picked_[id.expert];
   const int32_t floor =
       std::min(options_.floor, c.residents_max / static_cast<int32_t>(c.layers.size()));

@@ -2,6 +2,7 @@
 // all totals (see expert_cache.h).
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <numeric>
 
 #include "cache/expert_cache.h"
@@ -15,8 +16,10 @@ constexpr SlotId kAbsent = -1, kLoading = -2;
 
 ExpertCache::AtRest::AtRest(ExpertCache& cache) : cache_(cache), lock_(cache.mutex_) {
   ++cache_.rests_waiting_;
-  cache_.turn_.wait(
-      lock_, [&] { return !cache_.is_at_rest_ && cache_.layer_ < 0 && !cache_.is_events_turn_; });
+  cache_.turn_.wait(lock_, [&] {
+    return !cache_.is_at_rest_ && cache_.layer_ < 0 && !cache_.is_events_turn_ &&
+           cache_.readers_ == 0;
+  });
   --cache_.rests_waiting_;
   cache_.is_at_rest_ = true;
 }
@@ -106,6 +109,22 @@ bool ExpertCache::fill_one() {
     by_layer_[id.layer].bytes_read += bytes;
     total_.bytes_read += bytes;
   });
+  return true;
+}
+
+bool ExpertCache::copy_resident(ExpertId id, std::byte* to) {
+  std::unique_lock lock(mutex_);
+  turn_.wait(lock, [&] { return !is_at_rest_; });
+  const SlotId slot = table_[index(id)];
+  if (slot < 0) return false;
+  SlotPool& slots = size_class(id.layer).slots;
+  slots.begin_reading(slot);
+  ++readers_;
+  lock.unlock();
+  std::memcpy(to, slots.bytes(slot).data(), slots.bytes(slot).size());
+  lock.lock();
+  slots.end_reading(slot);
+  if (--readers_ == 0) turn_.notify_all();
   return true;
 }
 

@@ -32,7 +32,8 @@ SlotId SlotPool::take(ExpertId expert) {
 
 void SlotPool::give_back(SlotId slot) {
   State& state = state_[slot];
-  HOTSET_CHECK(state.use != Use::kFree && !state.is_leased, "a slot in use was given up");
+  HOTSET_CHECK(state.use != Use::kFree && !state.is_leased && state.readers == 0,
+               "a slot in use was given up");
   if (state.use == Use::kResident) --residents_;
   state.use = Use::kFree;
   if (is_in_use(slot)) free_.push_back(slot);
@@ -91,6 +92,7 @@ void SlotPool::verify() const {
     residents += state.use == Use::kResident;
     free += state.use == Use::kFree && is_in_use(slot);
     HOTSET_CHECK(state.use != Use::kFree || !state.is_leased, "a free slot is leased");
+    HOTSET_CHECK(state.use == Use::kResident || state.readers == 0, "a slot is read too early");
   }
   HOTSET_CHECK(residents == residents_, "residents do not add up");
   HOTSET_CHECK(free == free_slots(), "free slots do not add up");

@@ -35,6 +35,10 @@ class SlotPool {
   void lease(SlotId slot);  // once at a time
   void end_lease(SlotId slot);
   bool is_leased(SlotId slot) const { return state_[slot].is_leased; }
+  // Somebody copies what it holds; any number may.
+  void begin_reading(SlotId slot) { ++state_[slot].readers; }
+  void end_reading(SlotId slot) { --state_[slot].readers; }
+  bool is_read(SlotId slot) const { return state_[slot].readers > 0; }
 
   // Slots from `slots` on are not given out any more.
   void set_slots(int32_t slots);
@@ -55,6 +59,7 @@ class SlotPool {
     uint32_t generation = 0;
     Use use = Use::kFree;
     bool is_leased = false;
+    int32_t readers = 0;
   };
 
   const int64_t slot_bytes_;

@@ -64,15 +64,33 @@ enum class StepKind { kDecode, kPrompt };
 // workspace by it.
 inline constexpr int64_t kMixerTileRows = 512;
 
+struct DeviceMemory {
+  int64_t kv = 0, recurrent = 0, workspace = 0;  // bytes
+};
+
 class Device {
  public:
   virtual ~Device() = default;
+  virtual const Weights& weights() const = 0;  // as its operations take them
+  virtual DeviceMemory memory() const = 0;
 
   // Memory for `rows` rows, owned by the device. Called while a model is set up, never during a
   // step.
   virtual Rows allocate_rows(int64_t rows, int64_t width) = 0;
   virtual Activations allocate_activations(int64_t rows, int64_t width) = 0;
   virtual Routing allocate_routing(int64_t rows, int64_t k) = 0;
+
+  // A step of so many rows. `runs`: of all its mixer tiles, in one array; attend and delta_net are
+  // given pieces of it.
+  virtual void begin_step(int64_t rows, std::span<const RowRun> runs, StepKind kind) = 0;
+  // Everything of the step has been computed: its logits for the host to read, until the next step.
+  // Throws Error if something in the step went wrong. A step that ends otherwise is abandoned:
+  // nothing of it is under way any more afterwards.
+  virtual Rows end_step(Rows logits) = 0;
+  virtual void abandon_step() noexcept = 0;
+  // Rows and picks for the host to read, until the next call: for those who look on.
+  virtual Rows on_host(Rows rows) = 0;
+  virtual Routing on_host(const Routing& routing) = 0;
 
   // x[r] = embedding of tokens[r].
   virtual void embed(Rows x, std::span<const int32_t> tokens) = 0;
@@ -97,16 +115,16 @@ class Device {
 
   // Top-k of the router's logits with their weights; the lower index wins a tie.
   virtual void route(const Routing& routing, Rows logits) = 0;
-  // The weights of given picks: the softmax of their logits.
-  virtual void weigh(const Routing& routing, Rows logits) = 0;
-  // The picks of a layer are known: what has to be fetched for them may be on its way while other
-  // work is done.
-  virtual void begin_experts(int32_t layer, const Routing& routing, StepKind kind) = 0;
+  // Picks [rows][k] that somebody else made, and their weights: the softmax of their logits.
+  virtual void set_picks(const Routing& routing, const int32_t* picks, Rows logits) = 0;
+  // The picks of a layer are known, and its rows: what has to be fetched for them, or computed
+  // elsewhere, may be on its way while other work is done. `in` stays as it is until experts().
+  virtual void begin_experts(int32_t layer, const Routing& routing, const Activations& in) = 0;
   // Guesses of a later layer's picks [rows][k]: what is absent of them may be fetched ahead.
   virtual void expect_experts(int32_t layer, const Routing& guess) = 0;
   // Every picked expert of the layer that has begun, on its rows: each row's k outputs are kept
   // apart until combine.
-  virtual void experts(const Activations& in) = 0;
+  virtual void experts() = 0;
   // x += sum over ranks of weight * expert output, then sigmoid(shared_gate) * shared. `shared` may
   // be empty.
   virtual void combine(Rows x, const Routing& routing, Rows shared, Rows shared_gate) = 0;

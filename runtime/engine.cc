@@ -8,6 +8,7 @@
 
 #include "cache/background_fill.h"
 #include "kernels/check.h"
+#include "runtime/card/card_device.h"
 #include "runtime/host/host_device.h"
 #include "runtime/model/expert_file_source.h"
 #include "runtime/model/expert_predictor.h"
@@ -73,7 +74,7 @@ struct Engine::State {
   const int64_t context;
   ThreadPool pool;
   const KernelTable& kernels;
-  const Weights weights;
+  Weights weights;  // a card takes the dense image away
   const std::unique_ptr<Sidecar> sidecar;
   Recorder recorder;
   ExpertFileSource file_source;
@@ -81,7 +82,10 @@ struct Engine::State {
   ExpertSource& source;
   ExpertCache cache;
   const int64_t rows_max;
-  HostDevice device;
+  const std::shared_ptr<CardRuntime> card;
+  std::unique_ptr<HostExperts> misses;  // of the card
+  CardDevice* card_device = nullptr;    // `device`, if it is one
+  const std::unique_ptr<Device> device;
   ForwardPass forward;
   const Prefetch prefetch;
   const std::function<void(const std::string&)> on_notice;
@@ -119,22 +123,23 @@ struct Engine::State {
               cache_options(description.config, o, source.landing_bytes(), recorder)),
         // A resident model takes a prompt in chunks; else the whole prompt goes through layer by
         // layer, so that each expert is read once a prompt (docs/architecture.md, Tokens).
-        rows_max(cache.plan().all_resident() ? std::min<int64_t>(o.chunk, context) : context),
-        device(description.config, weights,
-               {o.sessions, context, o.kv_type == KvType::kF16, rows_max}, kernels, pool, cache,
-               file_source.shapes()),
-        forward(device, recorder, description.config, weights, rows_max,
+        // Beside a card a prompt goes in chunks, too: its misses pass through pinned memory.
+        rows_max(cache.plan().all_resident() || o.card ? std::min<int64_t>(o.chunk, context)
+                                                       : context),
+        card(o.card),
+        device(make_device(o)),
+        forward(*device, recorder, description.config, device->weights(), rows_max,
                 std::min(rows_max, kLogitRowsMax)),
         prefetch(o.prefetch),
         on_notice(o.on_notice),
-        router_predictor(device, description.config, weights),
+        router_predictor(*device, description.config, device->weights()),
         predictor(o.predictor != nullptr ? o.predictor : &router_predictor) {
     plan.dense = weights.image_bytes;
     plan.embedding = description.embedding.bytes();
     plan.experts = cache.plan();
-    plan.kv = device.sequences().kv_bytes();
-    plan.recurrent = device.sequences().recurrent_bytes();
-    plan.workspace = device.workspace_bytes();
+    plan.kv = device->memory().kv;
+    plan.recurrent = device->memory().recurrent;
+    plan.workspace = device->memory().workspace;
     plan.landing = cache.landing_bytes();
     plan.ring = recorder.ring_bytes();
     tokens.reserve(rows_max);
@@ -143,9 +148,11 @@ struct Engine::State {
     fed.reserve(rows_max);
   }
 
-  // Where all is resident there is nothing to read.
+  std::unique_ptr<Device> make_device(const EngineOptions& o);
+
+  // Where all is resident there is nothing to read. A card's picks are seen too late to guess by.
   bool is_prefetching() const {
-    if (cache.has_all_slots() || prefetch == Prefetch::kOff) return false;
+    if (cache.has_all_slots() || card || prefetch == Prefetch::kOff) return false;
     return prefetch == Prefetch::kOn || guard.is_on();
   }
   Rows run(const Batch& batch, StepObserver* observer);
@@ -165,6 +172,31 @@ struct Engine::State {
   void check_rows(std::span<const BatchRow> rows) const;
   void plan_runs(std::span<const BatchRow> rows);
 };
+
+std::unique_ptr<Device> Engine::State::make_device(const EngineOptions& o) {
+  const ModelConfig& config = description.config;
+  const bool kv_f16 = o.kv_type == KvType::kF16;
+  if (!card) {
+    return std::make_unique<HostDevice>(config, weights,
+                                        HostOptions{o.sessions, context, kv_f16, rows_max}, kernels,
+                                        pool, cache, file_source.shapes());
+  }
+  misses =
+      std::make_unique<HostExperts>(config, kernels, pool, cache, file_source.shapes(), rows_max);
+  CardOptions options;
+  options.sequences = o.sessions;
+  options.positions = context;
+  options.kv_f16 = kv_f16;
+  options.experts.slots = plan_slots(source, o.card_expert_bytes, 0);
+  options.experts.policy = policy_factory(o.policy);
+  options.experts.tier = o.card_tier;
+  options.experts.rows_max = rows_max;
+  auto made = std::make_unique<CardDevice>(
+      config, weights, *card, card->is_emulated() ? emulated_kernels() : *cuda_kernels(), *misses,
+      cache, recorder, options);
+  card_device = made.get();
+  return made;
+}
 
 // A caller that breaks the contract of BatchRow is our bug; a token that the model does not have
 // may come from a user's file.
@@ -203,7 +235,7 @@ void Engine::State::plan_runs(std::span<const BatchRow> rows) {
 // Steps that decode are what the guard compares: prompts are of any length, and guess nothing.
 Rows Engine::State::run(const Batch& batch, StepObserver* observer) {
   using Clock = std::chrono::steady_clock;
-  const bool is_guarded = prefetch == Prefetch::kAuto && !cache.has_all_slots() &&
+  const bool is_guarded = prefetch == Prefetch::kAuto && !cache.has_all_slots() && !card &&
                           batch.tokens.size() == batch.runs.size();
   const auto start = Clock::now();
   const Rows logits = forward.run(batch, is_prefetching() ? predictor : nullptr, observer);
@@ -237,7 +269,10 @@ Engine::Engine(ModelDescription description, const EngineOptions& options, const
 Engine::~Engine() = default;
 
 MemoryPlan Engine::plan(const ModelDescription& description, const EngineOptions& options) {
-  return State(description, options, plan_weights(description), nullptr, nullptr).plan;
+  // Of the host's memory. What a card takes away from it is small beside the experts.
+  EngineOptions host = options;
+  host.card = nullptr;
+  return State(description, host, plan_weights(description), nullptr, nullptr).plan;
 }
 
 void Engine::wait_until_resident(const Progress& progress) {
@@ -258,6 +293,12 @@ const MemoryPlan& Engine::memory_plan() const {
 }
 const char* Engine::isa() const {
   return state_->kernels.name;
+}
+const CardRuntime* Engine::card() const {
+  return state_->card.get();
+}
+const CardTier* Engine::card_tier() const {
+  return state_->card_device != nullptr ? &state_->card_device->tier() : nullptr;
 }
 int Engine::threads() const {
   return state_->pool.size();
@@ -308,7 +349,7 @@ SlotPlan Engine::plan_experts(int64_t budget_bytes) const {
 }
 
 Session Engine::open_session() {
-  return Session(state_->device, has_delta_net(state_->description));
+  return Session(*state_->device, has_delta_net(state_->description));
 }
 
 std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver* observer) {
@@ -316,7 +357,7 @@ std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver
   s.check_rows(rows);
   s.plan_runs(rows);
   auto record = s.recorder.step(rows[0].position, std::ssize(rows));
-  for (const BatchRow& row : rows) s.device.resize_sequence(row.session->state_, row.position + 1);
+  for (const BatchRow& row : rows) s.device->resize_sequence(row.session->state_, row.position + 1);
   s.watched.own = observer;
   Rows logits;
   try {

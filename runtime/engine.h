@@ -10,8 +10,10 @@
 #include <string>
 #include <vector>
 
+#include "cache/card_tier.h"
 #include "cache/expert_cache.h"
 #include "cache/ring.h"
+#include "kernels/cuda/card_runtime.h"
 #include "kernels/thread_pool.h"
 #include "runtime/model/sidecar.h"
 #include "runtime/session.h"
@@ -46,7 +48,12 @@ struct EngineOptions {
   ExpertPredictor* predictor = nullptr;  // must outlive the engine; null: the next layer's router
   // Called by step() with what the user should know once: prefetch does not pay, and the like.
   std::function<void(const std::string&)> on_notice = nullptr;
-  int io_threads = 4;   // that read experts a step waits for
+  int io_threads = 4;  // that read experts a step waits for
+  // A card to compute on: dense weights and sequences in its memory, and as many hot experts as
+  // `card_expert_bytes` holds; the host keeps computing the others. Null: the host computes all.
+  std::shared_ptr<CardRuntime> card = nullptr;
+  int64_t card_expert_bytes = 0;
+  CardTierOptions card_tier = {};
   int32_t chunk = 512;  // rows of a prompt that go through together where the model is resident
 };
 
@@ -119,6 +126,8 @@ class Engine {
   const ModelConfig& config() const { return description().config; }
   const MemoryPlan& memory_plan() const;
   const char* isa() const;
+  const CardRuntime* card() const;  // null: the host computes all
+  const CardTier* card_tier() const;
   int threads() const;
   int64_t context() const;  // positions a session can hold
   int64_t rows_per_step()

@@ -13,8 +13,8 @@ void HostDevice::rotate_and_store(const AttentionWeights& w, Rows q, Rows k, Row
   const int64_t dim = config_.head_dim, half = config_.rotary_dim / 2;
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   const int64_t row = run.first_row + r, position = run.position + r;
-  const float* cos = rope_cos_.data() + position * half;
-  const float* sin = rope_sin_.data() + position * half;
+  const float* cos = rope_.cos.data() + position * half;
+  const float* sin = rope_.sin.data() + position * half;
   const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim)));
   const int64_t q_stride = config_.attention_gate ? 2 * dim : dim;
   for (int64_t h = 0; h < config_.num_attention_heads; ++h) {

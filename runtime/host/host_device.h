@@ -6,10 +6,11 @@
 #include <memory>
 #include <vector>
 
-#include "cache/expert_cache.h"
-#include "kernels/memory.h"
 #include "kernels/thread_pool.h"
 #include "runtime/device.h"
+#include "runtime/host/host_experts.h"
+#include "runtime/host/packed_rows.h"
+#include "runtime/host/rope_table.h"
 #include "runtime/host/sequence_pool.h"
 
 namespace hotset {
@@ -27,9 +28,25 @@ class HostDevice : public Device {
              const KernelTable& kernels, ThreadPool& pool, ExpertCache& cache,
              std::vector<ExpertShape> expert_shapes);
 
-  Rows allocate_rows(int64_t rows, int64_t width) override;
-  Activations allocate_activations(int64_t rows, int64_t width) override;
-  Routing allocate_routing(int64_t rows, int64_t k) override;
+  const Weights& weights() const override { return weights_; }
+  DeviceMemory memory() const override {
+    return {sequences_.kv_bytes(), sequences_.recurrent_bytes(),
+            workspace_.bytes() + experts_.workspace_bytes()};
+  }
+  Rows allocate_rows(int64_t rows, int64_t width) override { return workspace_.rows(rows, width); }
+  Activations allocate_activations(int64_t rows, int64_t width) override {
+    return workspace_.activations(rows, width);
+  }
+  Routing allocate_routing(int64_t rows, int64_t k) override { return workspace_.routing(rows, k); }
+
+  void begin_step(int64_t rows, std::span<const RowRun>, StepKind kind) override {
+    tokens_ += rows;
+    kind_ = kind;
+  }
+  Rows end_step(Rows logits) override { return logits; }
+  void abandon_step() noexcept override {}  // the cache's next event ends what is left of this one
+  Rows on_host(Rows rows) override { return rows; }
+  Routing on_host(const Routing& routing) override { return routing; }
 
   void embed(Rows x, std::span<const int32_t> tokens) override;
   void norm(const Activations& out, Rows x, const float* weight) override;
@@ -42,10 +59,12 @@ class HostDevice : public Device {
   void delta_net(const Activations& out, const DeltaNetWeights& w, Rows qkv, Rows z, Rows ba,
                  std::span<const RowRun> runs) override;
   void route(const Routing& routing, Rows logits) override;
-  void weigh(const Routing& routing, Rows logits) override;
-  void begin_experts(int32_t layer, const Routing& routing, StepKind kind) override;
-  void expect_experts(int32_t layer, const Routing& guess) override;
-  void experts(const Activations& in) override;
+  void set_picks(const Routing& routing, const int32_t* picks, Rows logits) override;
+  void begin_experts(int32_t layer, const Routing& routing, const Activations& in) override;
+  void expect_experts(int32_t layer, const Routing& guess) override {
+    experts_.expect(layer, guess);
+  }
+  void experts() override { experts_.run(experts_in_); }
   void combine(Rows x, const Routing& routing, Rows shared, Rows shared_gate) override;
 
   SequenceState open_sequence() override { return sequences_.open(); }
@@ -58,21 +77,18 @@ class HostDevice : public Device {
     return sequences_.save(s, positions);
   }
   void load(SequenceState& s, const Snapshot& snapshot) override { sequences_.load(s, snapshot); }
-  std::vector<float> recurrent_state(const SequenceState& s, int64_t index) const override;
-  std::vector<float> conv_state(const SequenceState& s, int64_t index) const override;
-
-  const SequencePool& sequences() const { return sequences_; }
-  int64_t workspace_bytes() const { return workspace_bytes_; }
+  std::vector<float> recurrent_state(const SequenceState& s, int64_t index) const override {
+    return sequences_.recurrent_state(s, index);
+  }
+  std::vector<float> conv_state(const SequenceState& s, int64_t index) const override {
+    return sequences_.conv_state(s, index);
+  }
 
  private:
-  std::byte* take(int64_t bytes);
-  // Quantises x into row r of q; an activation that is not finite is an Error of the step.
-  void quantise(const float* x, int64_t width, const QuantisedRows& q, int64_t r);
-  void quantise(const Activations& a, int64_t r) { quantise(a.x.row(r), a.x.width, a.q, r); }
-  // Gathers row `from` of x into row r of `to`, input order[j] as input j, and quantises it.
-  void reorder(const float* from, const uint32_t* order, const Activations& to, int64_t r);
+  void quantise(const Activations& a, int64_t r) {
+    quantise_row(kernels_, a.x.row(r), a.x.width, a.q, r);
+  }
   void project_alike(const Activations& in, std::span<const Projection> projections);
-  int64_t groups_per_task(const PackedShape& shape, int64_t bytes_in_all) const;
   float* thread_scratch(int thread) const;
   void rotate_and_store(const AttentionWeights& w, Rows q, Rows k, Rows v, const RowRun& run,
                         int64_t r);
@@ -80,51 +96,31 @@ class HostDevice : public Device {
                    int64_t key_head, float* scratch);
   void convolve(const DeltaNetWeights& w, Rows qkv, const RowRun& run, int64_t first_channel,
                 int64_t channels);
-  void sort_pairs(const Routing& routing);
-  void keep_last_rows(int32_t layer, const Routing& routing);
-  void run_wave(const ExpertShape& shape, std::span<const Lease> wave, const Activations& in);
-  // Gate (first part 0) or up (1) or both of all leased experts.
-  void gate_and_up(const ExpertShape& shape, std::span<const Lease> wave, const Activations& in,
-                   int64_t first_part, int64_t parts);
-  void reorder_pairs(const ExpertShape& shape, std::span<const Lease> wave, const Activations& in,
-                     bool is_up);
 
   const ModelConfig& config_;
   const Weights& weights_;
   const KernelTable& kernels_;
   ThreadPool& pool_;
-  ExpertCache& cache_;
-  const std::vector<ExpertShape> expert_shapes_;  // by layer
   SequencePool sequences_;
+  Workspace workspace_;
+  HostExperts experts_;
 
   const bool kv_f16_;
+  const RopeTable rope_;
   int64_t kv_blocks_max_ = 0;   // a sequence
-  std::vector<Memory> memory_;  // what was allocated for others
-  int64_t workspace_bytes_ = 0;
   int64_t scratch_floats_ = 0;  // a thread
   float* scratch_ = nullptr;
-  std::vector<float> rope_cos_, rope_sin_;  // [positions][rotary_dim / 2]
-  Rows attention_q_, attention_out_;        // [tile][heads * dim]
-  Rows convolved_, delta_gates_;  // [tile][channels], [tile][2 * value heads]: log decay | beta
+  Rows attention_q_, attention_out_;  // [tile][heads * dim]
+  Rows convolved_, delta_gates_;      // [tile][channels], [tile][2 * value heads]: log decay | beta
   std::vector<const void*> kv_pointers_;  // [threads][2][blocks]
 
-  // Experts: the picks of a batch sorted by expert. Pair p is (row, rank); its output is pair_out_
-  // row p.
-  std::vector<int32_t> pair_begin_;        // [experts + 1]
-  std::vector<int32_t> pair_row_;          // [pairs]
-  std::vector<int32_t> pair_of_;           // [rows][k] -> pair
-  std::vector<int32_t> best_rank_, fill_;  // [experts]
-  std::vector<Pick> picks_;                // distinct experts of the batch
-  std::vector<int32_t> keep_;              // those of a prompt that decoding is likely to use
-  std::vector<Pick> row_picks_;            // [k]
-  int32_t layer_ = -1;                     // whose experts were begun last
-  int64_t tokens_ = 0;                     // the cache's time
-  Rows pair_out_;            // [pairs][max(H, 2 I)]: gate | up, later the expert's output
-  Rows combined_;            // [threads][H]
-  Activations pair_hidden_;  // [pairs][I]
-  // Inputs in the order that a matrix wants (packed.h): of a dense matrix [rows][its k], of gate or
-  // up [pairs][H]. Empty where no matrix has an order.
-  Activations ordered_, pair_ordered_;
+  int64_t tokens_ = 0;  // the cache's time
+  StepKind kind_ = StepKind::kDecode;
+  Activations experts_in_;  // of the layer that has begun
+  Rows combined_;           // [threads][H]
+  // Inputs in the order that a dense matrix wants (packed.h): [rows][its k]. Empty where none has
+  // an order.
+  Activations ordered_;
 };
 
 }  // namespace hotset

@@ -1,64 +1,61 @@
-// Router picks, routed experts through the cache, and their combination on the CPU
-// (Qwen3NextSparseMoeBlock of modeling_qwen3_next.py).
+#include "runtime/host/host_experts.h"
+
 #include <algorithm>
 
 #include "kernels/check.h"
-#include "runtime/host/host_device.h"
+#include "runtime/host/packed_rows.h"
 
 namespace hotset {
 
-void HostDevice::route(const Routing& routing, Rows logits) {
-  pool_.run(routing.rows, [&](int64_t r, int thread) {
-    int32_t* picked = routing.experts + r * routing.k;
-    float* weights = routing.weights + r * routing.k;
-    const float* l = logits.row(r);
-    // Insertion into the k best so far; a strict comparison leaves a tie to the lower index.
-    int64_t count = 0;
-    for (int64_t e = 0; e < logits.width; ++e) {
-      if (count == routing.k && !(l[e] > l[picked[count - 1]])) continue;
-      int64_t at = count < routing.k ? count++ : count - 1;
-      for (; at > 0 && l[e] > l[picked[at - 1]]; --at) picked[at] = picked[at - 1];
-      picked[at] = static_cast<int32_t>(e);
-    }
-    float* p = thread_scratch(thread);
-    kernels_.softmax(p, l, logits.width);
-    float sum = 0.0f;
-    for (int64_t i = 0; i < routing.k; ++i) {
-      weights[i] = p[picked[i]];
-      sum += weights[i];
-    }
-    if (!config_.norm_topk_prob) return;
-    for (int64_t i = 0; i < routing.k; ++i) weights[i] /= sum;
-  });
-}
-
-void HostDevice::weigh(const Routing& routing, Rows logits) {
-  pool_.run(routing.rows, [&](int64_t r, int thread) {
-    const int32_t* picked = routing.experts + r * routing.k;
-    float* picked_logits = thread_scratch(thread);
-    for (int64_t i = 0; i < routing.k; ++i) picked_logits[i] = logits.row(r)[picked[i]];
-    kernels_.softmax(routing.weights + r * routing.k, picked_logits, routing.k);
-  });
+HostExperts::HostExperts(const ModelConfig& c, const KernelTable& kernels, ThreadPool& pool,
+                         ExpertCache& cache, std::vector<ExpertShape> shapes, int64_t rows_max)
+    : kernels_(kernels),
+      pool_(pool),
+      cache_(cache),
+      shapes_(std::move(shapes)),
+      expert_count_(static_cast<int32_t>(c.num_experts)),
+      inner_(c.moe_intermediate_size),
+      k_(c.num_experts_per_tok) {
+  const int64_t pairs = rows_max * k_;
+  pair_begin_.resize(c.num_experts + 1);
+  fill_.resize(c.num_experts);
+  best_rank_.resize(c.num_experts);
+  picks_.reserve(c.num_experts);
+  keep_.reserve(c.num_experts);
+  row_picks_.reserve(k_);
+  pair_row_.resize(pairs);
+  pair_of_.resize(pairs);
+  pair_out_ = workspace_.rows(pairs, std::max(c.hidden_size, 2 * inner_));
+  pair_hidden_ = workspace_.activations(pairs, inner_);
+  products_ = workspace_.rows(pool.size(), inner_);
+  const auto has_order = [](const ExpertShape& shape) {
+    return shape.gate.format.has_order || shape.up.format.has_order;
+  };
+  if (std::any_of(shapes_.begin(), shapes_.end(), has_order)) {
+    pair_ordered_ = workspace_.activations(pairs, c.hidden_size);
+  }
 }
 
 // The batch's picks, sorted by expert (a counting sort, so a row's place among an expert's rows is
 // its place in the batch).
-void HostDevice::sort_pairs(const Routing& routing) {
+void HostExperts::sort_pairs(const Routing& routing) {
   std::fill(pair_begin_.begin(), pair_begin_.end(), 0);
   std::fill(best_rank_.begin(), best_rank_.end(), static_cast<int32_t>(routing.k));
   const int64_t pairs = routing.rows * routing.k;
   for (int64_t i = 0; i < pairs; ++i) {
     const int32_t e = routing.experts[i];
+    if (e < 0) continue;
     ++pair_begin_[e + 1];
     best_rank_[e] = std::min(best_rank_[e], static_cast<int32_t>(i % routing.k));
   }
   picks_.clear();
-  for (int32_t e = 0; e < config_.num_experts; ++e) {
+  for (int32_t e = 0; e < expert_count_; ++e) {
     if (pair_begin_[e + 1] > 0) picks_.push_back({e, best_rank_[e]});
     pair_begin_[e + 1] += pair_begin_[e];
     fill_[e] = pair_begin_[e];
   }
   for (int64_t i = 0; i < pairs; ++i) {
+    if (routing.experts[i] < 0) continue;
     const int32_t pair = fill_[routing.experts[i]]++;
     pair_of_[i] = pair;
     pair_row_[pair] = static_cast<int32_t>(i / routing.k);
@@ -68,61 +65,59 @@ void HostDevice::sort_pairs(const Routing& routing) {
 // A prompt goes through the cache without changing it, but for its end: decoding goes on where the
 // prompt stops, and uses much of what its last rows have used. Recency is what tells, so the policy
 // hears of the last few rows only, one after another.
-void HostDevice::keep_last_rows(int32_t layer, const Routing& routing) {
+void HostExperts::keep_last_rows(int32_t layer, const Routing& routing, int64_t now) {
   constexpr int64_t kRowsKept = 256, kRowsNoted = 32;
   std::fill(fill_.begin(), fill_.end(), 0);
   keep_.clear();
   for (int64_t r = std::max<int64_t>(0, routing.rows - kRowsKept); r < routing.rows; ++r) {
+    row_picks_.clear();
     for (int64_t i = 0; i < routing.k; ++i) {
       const int32_t e = routing.experts[r * routing.k + i];
-      row_picks_[i] = {e, static_cast<int32_t>(i)};
+      if (e < 0) continue;
+      row_picks_.push_back({e, static_cast<int32_t>(i)});
       if (fill_[e]++ == 0) keep_.push_back(e);
     }
-    if (r >= routing.rows - kRowsNoted) cache_.note_use(layer, row_picks_, tokens_);
+    if (r >= routing.rows - kRowsNoted) cache_.note_use(layer, row_picks_, now);
   }
 }
 
-void HostDevice::begin_experts(int32_t layer, const Routing& routing, StepKind kind) {
+void HostExperts::begin(int32_t layer, const Routing& routing, StepKind kind, int64_t now) {
   cache_.cancel();  // what a step that failed had begun
-  if (layer <= layer_) tokens_ += routing.rows;
   layer_ = layer;
   const bool is_prompt = kind == StepKind::kPrompt;
-  if (is_prompt) keep_last_rows(layer, routing);
+  if (is_prompt) keep_last_rows(layer, routing, now);
   sort_pairs(routing);
-  cache_.begin(layer, picks_, tokens_, is_prompt ? EventKind::kPrompt : EventKind::kDecode,
+  cache_.begin(layer, picks_, now, is_prompt ? EventKind::kPrompt : EventKind::kDecode,
                is_prompt ? std::span<const int32_t>(keep_) : std::span<const int32_t>());
 }
 
-void HostDevice::expect_experts(int32_t layer, const Routing& guess) {
-  cache_.expect(layer, {guess.experts, static_cast<size_t>(guess.rows * guess.k)});
-}
-
-void HostDevice::experts(const Activations& in) {
+void HostExperts::run(const Activations& in) {
   while (true) {
-    const std::span<const Lease> wave = cache_.next_wave(static_cast<int32_t>(config_.num_experts));
+    const std::span<const Lease> wave = cache_.next_wave(expert_count_);
     if (wave.empty()) break;
-    run_wave(expert_shapes_[layer_], wave, in);
+    run_wave(shapes_[layer_], wave, in);
   }
   cache_.end();
 }
 
 // Each pair's input in the order that its expert's gate or up wants.
-void HostDevice::reorder_pairs(const ExpertShape& shape, std::span<const Lease> wave,
-                               const Activations& in, bool is_up) {
+void HostExperts::reorder_pairs(const ExpertShape& shape, std::span<const Lease> wave,
+                                const Activations& in, bool is_up) {
   pool_.run(static_cast<int64_t>(wave.size()), [&](int64_t i, int) {
     const ExpertView expert = expert_view(shape, wave[i].blob);
     const uint32_t* const order = (is_up ? expert.up : expert.gate).order();
     for (int64_t p = pair_begin_[wave[i].expert]; p < pair_begin_[wave[i].expert + 1]; ++p) {
-      reorder(in.x.row(pair_row_[p]), order, pair_ordered_, p);
+      reorder_row(kernels_, in.x.row(pair_row_[p]), order, pair_ordered_, p);
     }
   });
 }
 
-void HostDevice::gate_and_up(const ExpertShape& shape, std::span<const Lease> wave,
-                             const Activations& in, int64_t first_part, int64_t parts) {
-  const int64_t inner = config_.moe_intermediate_size;
+void HostExperts::gate_and_up(const ExpertShape& shape, std::span<const Lease> wave,
+                              const Activations& in, int64_t first_part, int64_t parts) {
+  const int64_t inner = inner_;
   const auto experts = static_cast<int64_t>(wave.size());
-  const int64_t gate_each = groups_per_task(shape.gate, experts * parts * shape.gate.bytes);
+  const int64_t gate_each =
+      groups_per_task(shape.gate, experts * parts * shape.gate.bytes, pool_.size());
   const int64_t gate_tasks = (shape.gate.groups() + gate_each - 1) / gate_each;
   pool_.run(experts * parts * gate_tasks, [&](int64_t task, int) {
     const Lease& lease = wave[task / (parts * gate_tasks)];
@@ -148,15 +143,13 @@ void HostDevice::gate_and_up(const ExpertShape& shape, std::span<const Lease> wa
 
 // Gate and up of all leased experts, SwiGLU, then down: tasks are ranges of rows of a matrix,
 // scheduled by bytes and not by expert, so that two threads share ten experts evenly.
-void HostDevice::run_wave(const ExpertShape& shape, std::span<const Lease> wave,
-                          const Activations& in) {
-  const int64_t inner = config_.moe_intermediate_size;
+void HostExperts::run_wave(const ExpertShape& shape, std::span<const Lease> wave,
+                           const Activations& in) {
+  const int64_t inner = inner_;
   const auto rows_of = [&](const Lease& lease) {
     return std::pair(pair_begin_[lease.expert], pair_begin_[lease.expert + 1]);
   };
   const auto experts = static_cast<int64_t>(wave.size());
-  const int64_t down_each = groups_per_task(shape.down, experts * shape.down.bytes);
-  const int64_t down_tasks = (shape.down.groups() + down_each - 1) / down_each;
 
   if (shape.gate.format.has_order || shape.up.format.has_order) {
     for (const bool is_up : {false, true}) {  // each has an order of its own
@@ -172,21 +165,28 @@ void HostDevice::run_wave(const ExpertShape& shape, std::span<const Lease> wave,
     const uint32_t* const order = expert_view(shape, wave[i].blob).down.order();
     for (int64_t p = begin; p < end; ++p) {
       if (order != nullptr) {
-        float* const product = thread_scratch(thread);
+        float* const product = products_.row(thread);
         kernels_.silu_mul(product, pair_out_.row(p), pair_out_.row(p) + inner, inner);
-        reorder(product, order, pair_hidden_, p);
+        reorder_row(kernels_, product, order, pair_hidden_, p);
         continue;
       }
       // In place over the gate: only float weights read the float form from a place of its own.
       float* gate = pair_out_.row(p);
       float* hidden = down_is_float ? pair_hidden_.x.row(p) : gate;
       kernels_.silu_mul(hidden, gate, gate + inner, inner);
-      quantise(hidden, inner, pair_hidden_.q, p);
+      quantise_row(kernels_, hidden, inner, pair_hidden_.q, p);
     }
   });
+  down(shape, wave);
+}
+
+void HostExperts::down(const ExpertShape& shape, std::span<const Lease> wave) {
+  const auto experts = static_cast<int64_t>(wave.size());
+  const int64_t down_each = groups_per_task(shape.down, experts * shape.down.bytes, pool_.size());
+  const int64_t down_tasks = (shape.down.groups() + down_each - 1) / down_each;
   pool_.run(experts * down_tasks, [&](int64_t task, int) {
     const Lease& lease = wave[task / down_tasks];
-    const auto [begin, end] = rows_of(lease);
+    const int64_t begin = pair_begin_[lease.expert], end = pair_begin_[lease.expert + 1];
     const Activations hidden = pair_hidden_.slice(begin, end - begin);
     RowDotArgs args;
     args.matrix = expert_view(shape, lease.blob).down;
@@ -199,24 +199,6 @@ void HostDevice::run_wave(const ExpertShape& shape, std::span<const Lease> wave,
     args.out = pair_out_.row(begin);
     args.out_stride = pair_out_.width;
     kernels_.row_dot(args);
-  });
-}
-
-void HostDevice::combine(Rows x, const Routing& routing, Rows shared, Rows shared_gate) {
-  pool_.run(x.rows, [&](int64_t r, int thread) {
-    float* y = combined_.row(thread);
-    std::fill(y, y + x.width, 0.0f);
-    for (int64_t i = 0; i < routing.k; ++i) {
-      kernels_.add_scaled(y, routing.weights[r * routing.k + i],
-                          pair_out_.row(pair_of_[r * routing.k + i]), x.width);
-    }
-    if (shared.data != nullptr) {
-      const float minus_gate = -shared_gate.row(r)[0];
-      float power;
-      kernels_.exp(&power, &minus_gate, 1);
-      kernels_.add_scaled(y, 1.0f / (1.0f + power), shared.row(r), x.width);
-    }
-    kernels_.add(x.row(r), y, x.width);
   });
 }
 

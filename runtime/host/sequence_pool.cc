@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
-
 #include "kernels/check.h"
 
 namespace hotset {
@@ -14,20 +12,23 @@ int64_t blocks_for(int64_t positions) {
 }
 }  // namespace
 
-SequencePool::SequencePool(const ModelConfig& c, int64_t attention_layers, int64_t delta_layers,
-                           int32_t sequences, int64_t positions_each, bool kv_f16)
-    : kv_heads_(c.num_key_value_heads),
+SequencePool::SequencePool(std::unique_ptr<SequenceMemory> memory, const ModelConfig& c,
+                           int64_t attention_layers, int64_t delta_layers, int32_t sequences,
+                           int64_t positions_each, bool kv_f16)
+    : memory_(std::move(memory)),
+      kv_heads_(c.num_key_value_heads),
       plane_bytes_(kKvBlockPositions * c.head_dim * (kv_f16 ? 2 : 4)),
       block_bytes_(attention_layers * 2 * kv_heads_ * plane_bytes_),
+      channels_(c.conv_channels()),
+      columns_(c.linear_conv_kernel_dim - 1),
       state_floats_(c.linear_num_value_heads * c.linear_key_head_dim * c.linear_value_head_dim),
-      layer_floats_(state_floats_ + (c.linear_conv_kernel_dim - 1) * c.conv_channels()),
+      layer_floats_(state_floats_ + columns_ * channels_),
       sequence_floats_(delta_layers * layer_floats_),
       has_recurrent_(delta_layers > 0),
       sequences_(sequences),
-      blocks_each_(blocks_for(positions_each)),
-      kv_(sequences * blocks_each_ * block_bytes_, "keys and values"),
-      recurrent_(sequences * sequence_floats_ * static_cast<int64_t>(sizeof(float)),
-                 "recurrent state") {
+      blocks_each_(blocks_for(positions_each)) {
+  kv_ = memory_->allocate(kv_bytes(), "keys and values");
+  recurrent_ = reinterpret_cast<float*>(memory_->allocate(recurrent_bytes(), "recurrent state"));
   const auto blocks = static_cast<int32_t>(sequences * blocks_each_);
   for (int32_t b = blocks - 1; b >= 0; --b) free_blocks_.push_back(b);
   for (int32_t s = sequences - 1; s >= 0; --s) free_states_.push_back(s);
@@ -68,19 +69,21 @@ void SequencePool::resize(SequenceState& sequence, int64_t positions) {
 
 void SequencePool::clear_recurrent(SequenceState& sequence) {
   if (!has_recurrent_) return;
-  std::memset(state(sequence, 0), 0, static_cast<size_t>(sequence_floats_) * sizeof(float));
+  memory_->clear(reinterpret_cast<std::byte*>(state(sequence, 0)), sequence_floats_ * 4);
 }
 
 Snapshot SequencePool::save(const SequenceState& sequence, int64_t positions) const {
   Snapshot snapshot;
   snapshot.position = positions;
+  snapshot.kv.resize(static_cast<size_t>(blocks_for(positions) * block_bytes_));
   for (int64_t b = 0; b < blocks_for(positions); ++b) {
-    const std::byte* block = kv_.data() + sequence.kv_blocks[b] * block_bytes_;
-    snapshot.kv.insert(snapshot.kv.end(), block, block + block_bytes_);
+    memory_->read(snapshot.kv.data() + b * block_bytes_, block(sequence.kv_blocks[b]),
+                  block_bytes_);
   }
   if (has_recurrent_) {
-    const auto* bytes = reinterpret_cast<const std::byte*>(state(sequence, 0));
-    snapshot.recurrent.assign(bytes, bytes + sequence_floats_ * sizeof(float));
+    snapshot.recurrent.resize(static_cast<size_t>(sequence_floats_) * sizeof(float));
+    memory_->read(snapshot.recurrent.data(), reinterpret_cast<const std::byte*>(state(sequence, 0)),
+                  sequence_floats_ * 4);
   }
   return snapshot;
 }
@@ -88,12 +91,30 @@ Snapshot SequencePool::save(const SequenceState& sequence, int64_t positions) co
 void SequencePool::load(SequenceState& sequence, const Snapshot& snapshot) {
   resize(sequence, snapshot.position);
   for (size_t b = 0; b < sequence.kv_blocks.size(); ++b) {
-    std::memcpy(kv_.data() + sequence.kv_blocks[b] * block_bytes_,
-                snapshot.kv.data() + b * block_bytes_, static_cast<size_t>(block_bytes_));
+    memory_->write(block(sequence.kv_blocks[b]), snapshot.kv.data() + b * block_bytes_,
+                   block_bytes_);
   }
   if (has_recurrent_) {
-    std::memcpy(state(sequence, 0), snapshot.recurrent.data(), snapshot.recurrent.size());
+    memory_->write(reinterpret_cast<std::byte*>(state(sequence, 0)), snapshot.recurrent.data(),
+                   std::ssize(snapshot.recurrent));
   }
+}
+
+std::vector<float> SequencePool::recurrent_state(const SequenceState& s, int64_t layer) const {
+  std::vector<float> shown(static_cast<size_t>(state_floats_));
+  memory_->read(shown.data(), reinterpret_cast<const std::byte*>(state(s, layer)),
+                state_floats_ * 4);
+  return shown;
+}
+
+std::vector<float> SequencePool::conv_state(const SequenceState& s, int64_t layer) const {
+  std::vector<float> kept(static_cast<size_t>(channels_ * columns_)), shown(kept.size());
+  memory_->read(kept.data(), reinterpret_cast<const std::byte*>(conv(s, layer)),
+                std::ssize(kept) * 4);
+  for (int64_t c = 0; c < channels_; ++c) {
+    for (int64_t j = 0; j < columns_; ++j) shown[c * columns_ + j] = kept[j * channels_ + c];
+  }
+  return shown;
 }
 
 }  // namespace hotset

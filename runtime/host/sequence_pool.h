@@ -1,8 +1,9 @@
-// Memory of sequences on the host: KV in blocks of 256 positions, and recurrent state, from pools
-// that are reserved at start and committed as they grow.
+// Memory of sequences: KV in blocks of 256 positions, and recurrent state, from pools that a device
+// has.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "kernels/cpu/kernel_table.h"
@@ -12,10 +13,21 @@
 
 namespace hotset {
 
+// Where sequences' bytes lie: a device's memory, which the host cannot always address.
+class SequenceMemory {
+ public:
+  virtual ~SequenceMemory() = default;
+  virtual std::byte* allocate(int64_t bytes, const char* what) = 0;
+  virtual void clear(std::byte* at, int64_t bytes) = 0;
+  virtual void read(void* to, const std::byte* from, int64_t bytes) = 0;
+  virtual void write(std::byte* to, const void* from, int64_t bytes) = 0;
+};
+
 class SequencePool {
  public:
-  SequencePool(const ModelConfig& config, int64_t attention_layers, int64_t delta_layers,
-               int32_t sequences, int64_t positions_each, bool kv_f16);
+  SequencePool(std::unique_ptr<SequenceMemory> memory, const ModelConfig& config,
+               int64_t attention_layers, int64_t delta_layers, int32_t sequences,
+               int64_t positions_each, bool kv_f16);
 
   SequenceState open();
   void close(SequenceState& sequence);
@@ -26,27 +38,42 @@ class SequencePool {
 
   // Keys (or values) of one KV head in one block: [256][head_dim], f16 or f32.
   std::byte* kv(int32_t block, int64_t layer, bool values, int64_t head) const {
-    return kv_.data() + block * block_bytes_ +
-           ((layer * 2 + (values ? 1 : 0)) * kv_heads_ + head) * plane_bytes_;
+    return this->block(block) + ((layer * 2 + (values ? 1 : 0)) * kv_heads_ + head) * plane_bytes_;
   }
+  // In a block: [attention layers][2: keys, values][kv heads][256][head_dim]
+  std::byte* block(int32_t block) const { return kv_ + block * block_bytes_; }
   float* state(const SequenceState& s, int64_t layer) const {  // [value heads][dk][dv]
-    return recurrent_.as<float>() + s.recurrent * sequence_floats_ + layer * layer_floats_;
+    return recurrent_ + s.recurrent * sequence_floats_ + layer * layer_floats_;
   }
   float* conv(const SequenceState& s, int64_t layer) const {  // [width - 1][channels], oldest first
     return state(s, layer) + state_floats_;
   }
   int64_t state_floats() const { return state_floats_; }
-  int64_t kv_bytes() const { return kv_.bytes(); }
-  int64_t recurrent_bytes() const { return recurrent_.bytes(); }
+  int64_t sequence_floats() const {
+    return sequence_floats_;
+  }  // from one's state to the next one's
+  int32_t sequences() const { return sequences_; }
+  int64_t blocks_each() const { return blocks_each_; }
+  int64_t kv_bytes() const { return sequences_ * blocks_each_ * block_bytes_; }
+  int64_t recurrent_bytes() const {
+    return sequences_ * sequence_floats_ * static_cast<int64_t>(sizeof(float));
+  }
+  // Copies for the host, of layer `layer` of those with a state: [value heads][dk][dv], and
+  // [channels][width - 1] like the reference's.
+  std::vector<float> recurrent_state(const SequenceState& s, int64_t layer) const;
+  std::vector<float> conv_state(const SequenceState& s, int64_t layer) const;
 
  private:
+  const std::unique_ptr<SequenceMemory> memory_;
   int64_t kv_heads_, plane_bytes_, block_bytes_;
+  int64_t channels_, columns_;  // of the convolution, and how many inputs it remembers
   int64_t state_floats_, layer_floats_, sequence_floats_;
   bool has_recurrent_;
   int32_t sequences_;
   int64_t blocks_each_;
   int32_t open_count_ = 0;
-  Memory kv_, recurrent_;
+  std::byte* kv_ = nullptr;
+  float* recurrent_ = nullptr;
   std::vector<int32_t> free_blocks_, free_states_;
 };
 

@@ -40,8 +40,22 @@ Rows ForwardPass::run(const Batch& batch, ExpertPredictor* predictor, StepObserv
   const bool is_decode = batch.tokens.size() == batch.runs.size();
   const StepKind kind = is_decode ? StepKind::kDecode : StepKind::kPrompt;
   plan_tiles(batch.runs);
+  try {
+    device_.begin_step(x.rows, tile_runs_, kind);
+    return device_.end_step(compute(batch, x, kind, predictor, observer));
+  } catch (...) {
+    device_.abandon_step();
+    throw;
+  }
+}
+
+Rows ForwardPass::compute(const Batch& batch, Rows x, StepKind kind, ExpertPredictor* predictor,
+                          StepObserver* observer) {
+  const auto show = [&](int32_t layer) {
+    if (observer) observer->on_hidden(layer, device_.on_host(x).data, x.rows);
+  };
   device_.embed(x, batch.tokens);
-  if (observer) observer->on_hidden(-1, x.data, x.rows);
+  show(-1);
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     const LayerWeights& layer = weights_.layers[i];
     for (const Tile& tile : tiles_) {
@@ -51,9 +65,8 @@ Rows ForwardPass::run(const Batch& batch, ExpertPredictor* predictor, StepObserv
     }
     const bool can_guess =
         kind == StepKind::kDecode && x.rows <= kGuessRowsMax && i + 1 < weights_.layers.size();
-    moe_.forward(static_cast<int32_t>(i), layer.moe, x, kind, can_guess ? predictor : nullptr,
-                 observer);
-    if (observer) observer->on_hidden(static_cast<int32_t>(i), x.data, x.rows);
+    moe_.forward(static_cast<int32_t>(i), layer.moe, x, can_guess ? predictor : nullptr, observer);
+    show(static_cast<int32_t>(i));
   }
   return head(batch, x);
 }

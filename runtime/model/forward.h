@@ -28,12 +28,14 @@ class ForwardPass {
   ForwardPass(Device& device, Recorder& recorder, const ModelConfig& config, const Weights& weights,
               int64_t rows_max, int64_t logits_max);
 
-  // Logits [rows_with_logits][vocab], valid until the next run.
+  // Logits [rows_with_logits][vocab] for the host, valid until the next run.
   // `predictor`: see MoeLayer.
   Rows run(const Batch& batch, ExpertPredictor* predictor, StepObserver* observer);
   MoeLayer& moe() { return moe_; }
 
  private:
+  Rows compute(const Batch& batch, Rows x, StepKind kind, ExpertPredictor* predictor,
+               StepObserver* observer);
   Rows head(const Batch& batch, Rows x);
   void mix(const LayerWeights& layer, Rows x, std::span<const RowRun> runs);
   void attention(const AttentionWeights& w, int64_t rows, std::span<const RowRun> runs);

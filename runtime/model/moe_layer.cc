@@ -12,6 +12,7 @@ MoeLayer::MoeLayer(Device& device, Recorder& recorder, const ModelConfig& c, int
   router_logits_ = device.allocate_rows(rows_max, c.num_experts);
   routing_ = device.allocate_routing(rows_max, c.num_experts_per_tok);
   guess_ = device.allocate_routing(kGuessRowsMax, c.num_experts_per_tok);
+  forced_picks_.resize(static_cast<size_t>(rows_max * c.num_experts_per_tok));
   if (shared == 0) return;
   shared_gate_ = device.allocate_rows(rows_max, 1);
   gate_ = device.allocate_rows(rows_max, shared);
@@ -20,8 +21,8 @@ MoeLayer::MoeLayer(Device& device, Recorder& recorder, const ModelConfig& c, int
   shared_ = device.allocate_rows(rows_max, c.hidden_size);
 }
 
-void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, StepKind kind,
-                       ExpertPredictor* predictor, StepObserver* observer) {
+void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, ExpertPredictor* predictor,
+                       StepObserver* observer) {
   const int64_t n = x.rows;
   const Activations normed = normed_.slice(0, n);
   const Rows logits = router_logits_.slice(0, n);
@@ -34,16 +35,19 @@ void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, StepKind kind
     device_.norm(normed, x, w.norm);
     device_.project(normed, {{w.router, logits}});
     if (forced_) {
-      forced_(layer, routing.experts, n);
-      device_.weigh(routing, logits);
+      forced_(layer, forced_picks_.data(), n);
+      device_.set_picks(routing, forced_picks_.data(), logits);
     } else {
       device_.route(routing, logits);
     }
   }
-  if (observer) observer->on_routing(layer, routing.experts, routing.weights, n);
+  if (observer) {
+    const Routing seen = device_.on_host(routing);
+    observer->on_routing(layer, seen.experts, seen.weights, n);
+  }
   {
     const auto range = recorder_.range(RangeName::kExperts, layer);
-    device_.begin_experts(layer, routing, kind);
+    device_.begin_experts(layer, routing, normed);
     if (predictor != nullptr) {  // while what this layer misses is read
       Routing guess = guess_;
       guess.rows = n;
@@ -59,7 +63,7 @@ void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, StepKind kind
       device_.swiglu(hidden, gate, up);
       device_.project(hidden, {{w.shared.down, shared}});
     }
-    device_.experts(normed);
+    device_.experts();
   }
   const auto range = recorder_.range(RangeName::kCombine, layer);
   device_.combine(x, routing, shared, shared_gate);

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <utility>
+#include <vector>
 
 #include "cache/recorder.h"
 #include "runtime/device.h"
@@ -23,12 +24,13 @@ class MoeLayer {
   }
   // x += moe(norm(x)) for all rows of a batch at once, so that each expert is read once a batch.
   // `predictor` guesses what the next layer will pick; null: nobody does.
-  void forward(int32_t layer, const MoeWeights& w, Rows x, StepKind kind,
-               ExpertPredictor* predictor, StepObserver* observer);
+  void forward(int32_t layer, const MoeWeights& w, Rows x, ExpertPredictor* predictor,
+               StepObserver* observer);
 
  private:
   Device& device_;
   std::function<void(int32_t, int32_t*, int64_t)> forced_;
+  std::vector<int32_t> forced_picks_;  // [rows][k]
   Recorder& recorder_;
   Activations normed_;  // [rows][H]
   Rows router_logits_;  // [rows][experts]

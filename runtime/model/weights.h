@@ -2,6 +2,7 @@
 // memory, everything else is a view. Experts are not here: they live in the expert cache.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -55,6 +56,12 @@ struct Weights {
   int64_t packed_bytes = 0;            // matrices that one token reads
   int64_t ordered_inputs = 0;          // most inputs of a matrix that has an order; 0: none has
   std::vector<uint8_t> exact_in_bf16;  // by matrix of the layout: see DenseLayout
+
+  int64_t layers_of_kind(bool delta_net) const {
+    return std::count_if(layers.begin(), layers.end(), [&](const LayerWeights& layer) {
+      return layer.is_delta_net == delta_net;
+    });
+  }
 };
 
 // Called with (bytes of source done, bytes in all); may throw to stop.

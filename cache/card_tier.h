@@ -1,0 +1,117 @@
+// Which experts are in a card's slots: a tier over the host's, with the same policies, and pure
+// logic: it touches neither the card nor bytes. A miss here is computed by the CPU, so nothing
+// waits for this tier: what is worth a slot is copied behind the steps.
+//
+// Life of a slot. A step's kernels see the residency table as the deltas at the step's head left
+// it:
+//   resident  since a step whose deltas named its expert; kernels read it
+//   draining  another expert was chosen for it at a step's end; the table still names the old one
+//   loading   the next step's deltas took the old one out. A kernel can have read the slot only in
+//             steps before, and these have ended when the next step's deltas are made: from then on
+//             the slot is the copy's
+//   ready     the copy has completed; the deltas of the next step name the new expert
+// Thread-safe: steps are one thread's (begin_step, use, end_step in turn), copies another's.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <vector>
+
+#include "cache/expert_cache.h"
+#include "kernels/cuda/card_kernels.h"
+
+namespace hotset {
+
+struct CardTierOptions {
+  int32_t copies_max = 8;  // chosen and not yet resident, at most
+  // What a copy costs in hits (cache/policy.h): over PCIe it takes about three times what a hit
+  // saves. Not measured on a card.
+  double lambda = 3;
+};
+
+// A copy that has been ordered: the expert's bytes into the slot.
+struct CardCopy {
+  ExpertId id;
+  SlotId slot = -1;  // of its layer's size class
+};
+
+class CardTier {
+ public:
+  CardTier(SlotPlan plan, int32_t layers, int32_t experts_per_layer, const PolicyFactory& policy,
+           const CardTierOptions& options);
+
+  // Changes of the card's table, at a step's head: valid until the next call. The step before has
+  // ended on the card.
+  std::span<const CardResidencyDelta> begin_step();
+  // A layer's picks in the running step at `now` in tokens: distinct, hits and misses. Counts them,
+  // tells the policy, and notes what is missing.
+  void use(int32_t layer, std::span<const Pick> picks, int64_t now);
+  // A prompt's last rows: the policy hears of them, nothing is chosen for them.
+  void note_use(int32_t layer, std::span<const Pick> picks, int64_t now);
+  // Of a prompt: only counts.
+  void count(int32_t layer, std::span<const Pick> picks);
+  // The step has ended on the card: chooses what to copy next.
+  void end_step();
+
+  // The next copy that may write its slot; waits for one. Nothing when a stop is requested.
+  std::optional<CardCopy> next_copy(const std::stop_token& stop);
+  std::optional<CardCopy> take_copy();   // likewise, without waiting
+  void copied(const CardCopy& copy);     // it has completed
+  void abandoned(const CardCopy& copy);  // it cannot be made: the slot is free again
+
+  int32_t deltas_max() const { return options_.copies_max; }  // of a step
+  // The size class of a layer, an index of plan().classes.
+  int32_t class_of(int32_t layer) const { return class_of_layer_[layer]; }
+  const SlotPlan& plan() const { return plan_; }
+  CacheStats stats() const;
+  void verify() const;  // recomputes every total and link; aborts on a contradiction
+
+ private:
+  enum class SlotState : uint8_t { kFree, kResident, kDraining, kLoading, kReady };
+  struct Slot {
+    SlotState state = SlotState::kFree;
+    ExpertId holds;  // resident, draining: whom the table names
+    ExpertId next;   // draining, loading, ready: who comes
+  };
+  struct SizeClass {
+    std::unique_ptr<Policy> policy;
+    std::vector<Slot> slots;
+    std::vector<SlotId> free;
+    std::vector<int32_t> layers;
+  };
+  struct Missing {
+    ExpertId id;
+    double score;
+  };
+  SizeClass& size_class(int32_t layer) { return classes_[class_of_layer_[layer]]; }
+  size_t index(ExpertId id) const {
+    return static_cast<size_t>(id.layer) * experts_per_layer_ + id.expert;
+  }
+  void choose(const Missing& missing);
+  void mark_coming(ExpertId id);
+  CardCopy take_first();
+
+  const SlotPlan plan_;
+  const int32_t experts_per_layer_;
+  const CardTierOptions options_;
+  mutable std::mutex mutex_;
+  std::condition_variable_any ordered_;
+  std::vector<SizeClass> classes_;
+  std::vector<int32_t> class_of_layer_;
+  std::vector<SlotId> table_;       // as the running step sees it; -1: absent
+  std::vector<uint8_t> is_coming_;  // by expert: chosen and not yet resident
+  std::vector<uint8_t> is_picked_;  // by expert, in the running step
+  std::vector<uint32_t> picked_;    // those marked so
+  std::vector<Missing> missing_;    // of the running step
+  std::vector<CardCopy> draining_, queue_, ready_;
+  int32_t coming_ = 0, under_way_ = 0;
+  std::vector<CardResidencyDelta> deltas_;
+  CacheStats stats_;
+};
+
+}  // namespace hotset

@@ -1,0 +1,100 @@
+#include "runtime/card/card_copier.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace hotset {
+
+namespace {
+
+constexpr size_t kStagings = 2;  // one is packed while the other one is copied
+constexpr auto kAskAgain = std::chrono::microseconds(20);
+
+int64_t now_ns() {
+  return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+}
+
+}  // namespace
+
+CardCopier::CardCopier(CardRuntime& card, CardTier& tier, ExpertCache& cache, Recorder& recorder,
+                       SlotAddress slot_address)
+    : card_(card),
+      tier_(tier),
+      cache_(cache),
+      recorder_(recorder),
+      slot_address_(std::move(slot_address)),
+      stream_(card.open_stream(StreamPriority::kLow)) {
+  int64_t bytes = 0;
+  for (const SlotPlan::Class& c : tier.plan().classes) bytes = std::max(bytes, c.slot_bytes);
+  for (size_t i = 0; i < kStagings; ++i) {
+    Staging staging;
+    staging.memory = CardMemory(card, CardMemory::Place::kPinned, bytes, "staging for copies");
+    staging.copied = card.open_event();
+    stagings_.push_back(std::move(staging));
+  }
+  thread_ = std::jthread([this](const std::stop_token& stop) {
+    try {
+      work(stop);
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      error_ = std::current_exception();
+    }
+  });
+}
+
+CardCopier::~CardCopier() {
+  thread_ = {};
+  card_.close_stream(stream_);  // waits for what is under way
+  for (const Staging& staging : stagings_) card_.close_event(staging.copied);
+}
+
+void CardCopier::check() {
+  const std::lock_guard lock(mutex_);
+  if (error_) std::rethrow_exception(error_);
+}
+
+void CardCopier::work(const std::stop_token& stop) {
+  while (!stop.stop_requested()) {
+    const auto idle = std::find_if(stagings_.begin(), stagings_.end(),
+                                   [](const Staging& s) { return !s.is_busy; });
+    const bool is_all_idle = std::none_of(stagings_.begin(), stagings_.end(),
+                                          [](const Staging& s) { return s.is_busy; });
+    if (is_all_idle) {
+      if (const auto copy = tier_.next_copy(stop)) start(*copy, *idle);
+      continue;
+    }
+    if (settle()) continue;
+    const auto copy = idle == stagings_.end() ? std::nullopt : tier_.take_copy();
+    if (copy) {
+      start(*copy, *idle);
+    } else {
+      std::this_thread::sleep_for(kAskAgain);
+    }
+  }
+}
+
+void CardCopier::start(const CardCopy& copy, Staging& staging) {
+  staging.begin_ns = now_ns();
+  if (!cache_.copy_resident(copy.id, staging.memory.data())) return tier_.abandoned(copy);
+  const int64_t bytes = tier_.plan().classes[tier_.class_of(copy.id.layer)].slot_bytes;
+  card_.copy(stream_, slot_address_(copy), staging.memory.data(), bytes);
+  card_.record(staging.copied, stream_);
+  staging.copy = copy;
+  staging.is_busy = true;
+}
+
+bool CardCopier::settle() {
+  bool has_settled = false;
+  for (Staging& staging : stagings_) {
+    if (!staging.is_busy || !card_.has_completed(staging.copied)) continue;
+    const int64_t bytes = tier_.plan().classes[tier_.class_of(staging.copy.id.layer)].slot_bytes;
+    recorder_.copied(TransferCause::kAdmission, staging.copy.id, bytes,
+                     now_ns() - staging.begin_ns);
+    tier_.copied(staging.copy);
+    staging.is_busy = false;
+    has_settled = true;
+  }
+  return has_settled;
+}
+
+}  // namespace hotset

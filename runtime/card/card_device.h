@@ -1,0 +1,127 @@
+// Device on a card: dense weights, sequences and hot experts in its memory, misses through the host
+// (CardExperts). Every operation puts kernels of the same bits as the CPU's on one stream; the host
+// waits for it once a step, at the end.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "kernels/cuda/card_kernels.h"
+#include "runtime/card/card_experts.h"
+#include "runtime/host/sequence_pool.h"
+
+namespace hotset {
+
+struct CardOptions {
+  int32_t sequences = 1;
+  int64_t positions = 0;  // each
+  bool kv_f16 = true;
+  CardExpertsOptions experts;
+};
+
+class CardDevice : public Device {
+ public:
+  // Moves the dense image to the card: `weights` keeps the embedding only. `host` computes misses.
+  CardDevice(const ModelConfig& config, Weights& weights, CardRuntime& card,
+             const CardKernels& kernels, HostExperts& host, ExpertCache& cache, Recorder& recorder,
+             const CardOptions& options);
+  ~CardDevice() override;
+
+  const Weights& weights() const override { return weights_; }
+  DeviceMemory memory() const override;
+  const CardTier& tier() const { return experts_.tier(); }
+
+  Rows allocate_rows(int64_t rows, int64_t width) override { return workspace_.rows(rows, width); }
+  Activations allocate_activations(int64_t rows, int64_t width) override {
+    return workspace_.activations(rows, width);
+  }
+  Routing allocate_routing(int64_t rows, int64_t k) override { return workspace_.routing(rows, k); }
+
+  void begin_step(int64_t rows, std::span<const RowRun> runs, StepKind kind) override;
+  Rows end_step(Rows logits) override;
+  void abandon_step() noexcept override;
+  Rows on_host(Rows rows) override;
+  Routing on_host(const Routing& routing) override;
+
+  void embed(Rows x, std::span<const int32_t> tokens) override;
+  void norm(const Activations& out, Rows x, const float* weight) override;
+  void project(const Activations& in, std::initializer_list<Projection> projections) override;
+  void copy(Rows to, Rows from) override;
+  void add(Rows x, Rows y) override;
+  void swiglu(const Activations& out, Rows gate, Rows up) override;
+  void attend(const Activations& out, const AttentionWeights& w, Rows q, Rows k, Rows v,
+              std::span<const RowRun> runs) override;
+  void delta_net(const Activations& out, const DeltaNetWeights& w, Rows qkv, Rows z, Rows ba,
+                 std::span<const RowRun> runs) override;
+  void route(const Routing& routing, Rows logits) override;
+  void set_picks(const Routing& routing, const int32_t* picks, Rows logits) override;
+  void begin_experts(int32_t layer, const Routing& routing, const Activations& in) override {
+    experts_.begin(layer, routing, in);
+  }
+  // The host does not see a guess before it would be too late: nothing is read for it.
+  void expect_experts(int32_t, const Routing&) override {}
+  void experts() override { experts_.run(); }
+  void combine(Rows x, const Routing& routing, Rows shared, Rows shared_gate) override {
+    experts_.combine(x, routing, shared, shared_gate);
+  }
+
+  SequenceState open_sequence() override { return sequences_.open(); }
+  void close_sequence(SequenceState& s) override { sequences_.close(s); }
+  void resize_sequence(SequenceState& s, int64_t positions) override {
+    sequences_.resize(s, positions);
+  }
+  void clear_recurrent(SequenceState& s) override { sequences_.clear_recurrent(s); }
+  Snapshot save(const SequenceState& s, int64_t positions) const override {
+    return sequences_.save(s, positions);
+  }
+  void load(SequenceState& s, const Snapshot& snapshot) override { sequences_.load(s, snapshot); }
+  std::vector<float> recurrent_state(const SequenceState& s, int64_t index) const override {
+    return sequences_.recurrent_state(s, index);
+  }
+  std::vector<float> conv_state(const SequenceState& s, int64_t index) const override {
+    return sequences_.conv_state(s, index);
+  }
+
+ private:
+  // A stream that is closed after everything that was on it.
+  struct OwnStream {
+    CardRuntime& card;
+    const CardStream stream;
+    explicit OwnStream(CardRuntime& runtime)
+        : card(runtime), stream(runtime.open_stream(StreamPriority::kNormal)) {}
+    ~OwnStream() { card.close_stream(stream); }
+  };
+  void upload(void* to, const void* from, int64_t bytes);
+  void quantise(const Activations& a, const uint32_t* order, const Activations& to);
+  void quantise(const Activations& a) { quantise(a, nullptr, a); }
+  CardStep step_of(std::span<const RowRun> runs, int64_t rows) const;
+  int64_t context_blocks(std::span<const RowRun> runs, int64_t rows) const;
+
+  const ModelConfig& config_;
+  const Weights& host_weights_;
+  CardRuntime& card_;
+  const CardKernels& kernels_;
+  OwnStream own_stream_;
+  const CardStream stream_;
+  CardMemory image_;
+  Weights weights_;  // views of the image
+  CardWorkspace workspace_;
+  SequencePool sequences_;
+  CardExperts experts_;
+  const bool kv_f16_;
+
+  float *cos_, *sin_;           // card: [positions][rotary_dim / 2]
+  CardRun *runs_, *runs_next_;  // card; pinned: of the step's tiles
+  int64_t runs_max_;
+  std::byte **blocks_, **blocks_next_;  // card; pinned: [sequences][blocks_each]
+  float* embedded_;                     // pinned: [rows_max][H]
+  Rows rotated_;                        // [tile][heads * dim]
+  float* attend_scratch_;
+  Rows convolved_, delta_gates_, delta_raw_;
+  float* delta_scratch_;
+  Activations ordered_;                      // inputs in the order that a dense matrix wants
+  CardMemory logits_, seen_, seen_routing_;  // pinned: what the host reads
+  std::span<const RowRun> step_runs_;
+};
+
+}  // namespace hotset

@@ -1,0 +1,252 @@
+#include "runtime/card/card_experts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/check.h"
+#include "runtime/host/packed_rows.h"
+
+namespace hotset {
+
+namespace {
+
+// Whether the experts of some layer are given float rows, besides quantised ones.
+bool needs_floats(const ExpertShape& shape) {
+  return shape.gate.format.is_float() || shape.up.format.is_float() ||
+         shape.gate.format.has_order || shape.up.format.has_order;
+}
+
+}  // namespace
+
+CardExperts::CardExperts(const ModelConfig& c, CardRuntime& card, const CardKernels& kernels,
+                         CardStream stream, HostExperts& host, ExpertCache& cache,
+                         Recorder& recorder, const CardExpertsOptions& options)
+    : card_(card),
+      kernels_(kernels),
+      stream_(stream),
+      host_(host),
+      layers_(c.num_hidden_layers),
+      experts_(c.num_experts),
+      k_(c.num_experts_per_tok),
+      width_(c.hidden_size),
+      rows_max_(options.rows_max),
+      wait_ns_(static_cast<int64_t>(options.wait_s * 1e9)),
+      workspace_(card),
+      tier_(options.slots, static_cast<int32_t>(layers_), static_cast<int32_t>(experts_),
+            options.policy, options.tier),
+      table_(workspace_.take<uint32_t>(layers_ * experts_)),
+      deltas_(workspace_.take_pinned<CardResidencyDelta>(tier_.deltas_max())),
+      delta_count_(workspace_.take_pinned<uint32_t>(1)),
+      step_(workspace_.take<uint32_t>(1)),
+      step_next_(workspace_.take_pinned<uint32_t>(1)),
+      errors_(workspace_.take<CardErrors>(1)),
+      errors_seen_(workspace_.take_pinned<CardErrors>(1)),
+      picks_log_(workspace_.take<int32_t>(layers_ * rows_max_ * k_)),
+      picks_seen_(workspace_.take_pinned<int32_t>(layers_ * rows_max_ * k_)),
+      places_(workspace_.take<int32_t>(rows_max_ * k_)),
+      misses_(workspace_.take<uint32_t>(1)),
+      best_rank_(experts_) {
+  const int64_t pairs = rows_max_ * k_, inner = c.moe_intermediate_size;
+  for (const SlotPlan::Class& size_class : options.slots.classes) {
+    slots_.emplace_back(card, CardMemory::Place::kCard, size_class.slots * size_class.slot_bytes,
+                        "expert slots");
+  }
+  bool has_floats = false, has_order = false;
+  for (int32_t layer = 0; layer < layers_; ++layer) {
+    const ExpertShape& shape = host.shape(layer);
+    has_floats |= needs_floats(shape);
+    has_order |= shape.gate.format.has_order || shape.up.format.has_order;
+  }
+  args_.gate_up = workspace_.take<float>(pairs * 2 * inner);
+  args_.inner_q = workspace_.quantised(pairs, inner);
+  args_.inner_x = workspace_.take<float>(pairs * inner);
+  if (has_order) {
+    args_.ordered_q = workspace_.quantised(pairs, width_);
+    args_.ordered_x = workspace_.take<float>(pairs * width_);
+  }
+  args_.out = workspace_.take<float>(pairs * width_);
+  args_.places = places_;
+  args_.not_finite = not_finite();
+  mailboxes_ = make_mailboxes(has_floats);
+  *step_next_ = 0;
+  static_assert(kCardAbsent == 0xffffffffu);
+  card.fill(stream, table_, 0xFF, layers_ * experts_ * static_cast<int64_t>(sizeof(uint32_t)));
+  card.synchronise(stream);
+  picks_.reserve(experts_);
+  server_ = std::make_unique<MissServer>(static_cast<MissComputer&>(*this), mailboxes_, k_, width_);
+  if (options.slots.slot_bytes_total > 0) {
+    copier_ = std::make_unique<CardCopier>(
+        card, tier_, cache, recorder, [this](const CardCopy& copy) { return slot_address(copy); });
+  }
+}
+
+CardExperts::~CardExperts() = default;
+
+// A cache line for each flag: one side polls it.
+MissServer::Mailboxes CardExperts::make_mailboxes(bool needs_floats) {
+  constexpr int64_t kLine = 64 / sizeof(uint32_t);
+  MissServer::Mailboxes mailboxes;
+  for (CardMailbox& m : mailboxes) {
+    m.request_flag = workspace_.take_pinned<uint32_t>(kLine);
+    m.reply_flag = workspace_.take_pinned<uint32_t>(kLine);
+    *m.request_flag = *m.reply_flag = 0;
+    m.layer = workspace_.take_pinned<int32_t>(1);
+    m.picks = workspace_.take_pinned<int32_t>(rows_max_ * k_);
+    m.q = workspace_.quantised_pinned(rows_max_, width_);
+    if (needs_floats) m.x = workspace_.take_pinned<float>(rows_max_ * width_);
+    m.outputs = workspace_.take_pinned<float>(rows_max_ * k_ * width_);
+  }
+  return mailboxes;
+}
+
+std::byte* CardExperts::slot_address(const CardCopy& copy) const {
+  const int32_t c = tier_.class_of(copy.id.layer);
+  return slots_[c].data() + copy.slot * tier_.plan().classes[c].slot_bytes;
+}
+
+// The host writes the deltas and the step's number before it launches what reads them; it writes
+// them again when the step has ended on the card.
+void CardExperts::begin_step(int64_t rows, StepKind kind) {
+  rows_ = rows;
+  kind_ = kind;
+  tokens_ += rows;
+  server_->begin_step(rows, kind, tokens_);
+  const std::span<const CardResidencyDelta> deltas = tier_.begin_step();
+  std::copy(deltas.begin(), deltas.end(), deltas_);
+  *delta_count_ = static_cast<uint32_t>(deltas.size());
+  ++*step_next_;
+  card_.copy(stream_, step_, step_next_, sizeof *step_);
+  card_.fill(stream_, errors_, 0, sizeof *errors_);
+  kernels_.apply_deltas(stream_, table_, experts_, deltas_, delta_count_);
+}
+
+void CardExperts::begin(int32_t layer, const Routing& routing, const Activations& in) {
+  layer_ = layer;
+  in_ = in;
+  CardPostArgs args;
+  args.picks = routing.experts;
+  args.table = table_ + layer * experts_;
+  args.rows = routing.rows;
+  args.k = k_;
+  args.width = width_;
+  args.x = in.x.data;
+  args.q = in.q;
+  args.places = places_;
+  args.misses = misses_;
+  args.picks_log = picks_log_ + layer * rows_max_ * k_;
+  args.mailbox = mailbox(layer);
+  args.sequence = sequence(layer);
+  kernels_.post(stream_, args);
+}
+
+void CardExperts::run() {
+  const int32_t size_class = tier_.class_of(layer_);
+  if (tier_.plan().classes[size_class].slots == 0) return;  // all are misses
+  CardExpertsArgs args = args_;
+  args.shape = host_.shape(layer_);
+  args.slots = slots_[size_class].data();
+  args.slot_bytes = tier_.plan().classes[size_class].slot_bytes;
+  args.rows = rows_;
+  args.k = k_;
+  args.x = in_.x.data;
+  args.q = in_.q;
+  kernels_.experts(stream_, args);
+}
+
+void CardExperts::combine(Rows x, const Routing& routing, Rows shared, Rows shared_gate) {
+  CardCombineArgs args;
+  args.x = x.data;
+  args.rows = x.rows;
+  args.width = x.width;
+  args.k = k_;
+  args.weights = routing.weights;
+  args.places = places_;
+  args.outputs = args_.out;
+  args.shared = shared.data;
+  args.shared_gate = shared_gate.data;
+  args.misses = misses_;
+  args.mailbox = mailbox(layer_);
+  args.sequence = sequence(layer_);
+  args.wait_ns = wait_ns_;
+  args.errors = errors_;
+  kernels_.combine(stream_, args);
+}
+
+void CardExperts::end_step() {
+  for (int64_t layer = 0; layer < layers_; ++layer) {
+    const int64_t at = layer * rows_max_ * k_;
+    card_.copy(stream_, picks_seen_ + at, picks_log_ + at,
+               rows_ * k_ * static_cast<int64_t>(sizeof(int32_t)));
+  }
+  card_.copy(stream_, errors_seen_, errors_, sizeof *errors_);
+}
+
+void CardExperts::finish_step() {
+  server_->end_step();
+  if (copier_) copier_->check();
+  if (errors_seen_->expired_sequence != 0) {
+    const uint32_t layer = (errors_seen_->expired_sequence - 1) % static_cast<uint32_t>(layers_);
+    throw Error(fmt::format(
+        "the step failed: the host did not answer the card's misses of layer {} (request {}) "
+        "within {} s",
+        layer, errors_seen_->expired_sequence, static_cast<double>(wait_ns_) * 1e-9));
+  }
+  if (errors_seen_->not_finite != 0) throw_not_finite();
+  tell_tier();
+  tier_.end_step();
+}
+
+void CardExperts::abandon_step() noexcept {
+  try {
+    server_->end_step();
+  } catch (...) {  // the step has an error already
+  }
+  tier_.end_step();
+}
+
+// Distinct picks of some rows with their best ranks.
+void CardExperts::gather(const int32_t* picks, int64_t rows) {
+  picks_.clear();
+  std::fill(best_rank_.begin(), best_rank_.end(), static_cast<int32_t>(k_));
+  for (int64_t i = 0; i < rows * k_; ++i) {
+    int32_t& best = best_rank_[picks[i]];
+    best = std::min(best, static_cast<int32_t>(i % k_));
+  }
+  for (int32_t e = 0; e < experts_; ++e) {
+    if (best_rank_[e] < k_) picks_.push_back({e, best_rank_[e]});
+  }
+}
+
+// A prompt leaves the slots as they are; the policy hears of its last rows, one after another,
+// since decoding uses much of what they have used.
+void CardExperts::tell_tier() {
+  constexpr int64_t kRowsNoted = 32;
+  for (int32_t layer = 0; layer < layers_; ++layer) {
+    const int32_t* const picks = picks_seen_ + layer * rows_max_ * k_;
+    gather(picks, rows_);
+    if (kind_ == StepKind::kDecode) {
+      tier_.use(layer, picks_, tokens_);
+      continue;
+    }
+    tier_.count(layer, picks_);
+    for (int64_t r = std::max<int64_t>(0, rows_ - kRowsNoted); r < rows_; ++r) {
+      gather(picks + r * k_, 1);
+      tier_.note_use(layer, picks_, tokens_);
+    }
+  }
+}
+
+void CardExperts::compute(int32_t layer, const Routing& picks, const Activations& in, StepKind kind,
+                          int64_t now, float* outputs) {
+  host_.begin(layer, picks, kind, now);
+  host_.run(in);
+  for (int64_t p = 0; p < picks.rows * picks.k; ++p) {
+    if (picks.experts[p] < 0) continue;
+    std::memcpy(outputs + p * width_, host_.output(p / picks.k, p % picks.k),
+                static_cast<size_t>(width_) * sizeof(float));
+  }
+}
+
+}  // namespace hotset

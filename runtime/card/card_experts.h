@@ -1,0 +1,91 @@
+// The routed experts of a step with a card: hits are computed on it from the tier's slots, misses
+// by the CPU through mailboxes, and both have the same bits. Thread-compatible, as Device.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "cache/card_tier.h"
+#include "cache/recorder.h"
+#include "kernels/cuda/card_runtime.h"
+#include "runtime/card/card_copier.h"
+#include "runtime/card/card_workspace.h"
+#include "runtime/card/miss_server.h"
+#include "runtime/host/host_experts.h"
+
+namespace hotset {
+
+struct CardExpertsOptions {
+  SlotPlan slots;
+  PolicyFactory policy;
+  CardTierOptions tier;
+  double wait_s = 60;  // most that the card waits for the host's answer
+  int64_t rows_max = 0;
+};
+
+class CardExperts : private MissComputer {
+ public:
+  CardExperts(const ModelConfig& config, CardRuntime& card, const CardKernels& kernels,
+              CardStream stream, HostExperts& host, ExpertCache& cache, Recorder& recorder,
+              const CardExpertsOptions& options);
+  ~CardExperts();
+
+  void begin_step(int64_t rows, StepKind kind);
+  void begin(int32_t layer, const Routing& routing, const Activations& in);
+  void run();
+  void combine(Rows x, const Routing& routing, Rows shared, Rows shared_gate);
+  // Puts the last of the step on the stream; then, when the stream has been waited for, finish_step
+  // lets the tier choose, and throws what went wrong.
+  void end_step();
+  void finish_step();
+  void abandon_step() noexcept;  // the stream has been waited for
+
+  uint32_t* not_finite() const { return &errors_->not_finite; }
+  const CardTier& tier() const { return tier_; }
+  int64_t card_bytes() const { return workspace_.bytes(); }
+
+ private:
+  void compute(int32_t layer, const Routing& picks, const Activations& in, StepKind kind,
+               int64_t now, float* outputs) override;
+  MissServer::Mailboxes make_mailboxes(bool needs_floats);
+  CardMailbox& mailbox(int32_t layer) { return mailboxes_[layer % 2]; }
+  CardSequence sequence(int32_t layer) const { return {step_, layers_, layer}; }
+  std::byte* slot_address(const CardCopy& copy) const;
+  void tell_tier();
+  void gather(const int32_t* picks, int64_t rows);
+
+  CardRuntime& card_;
+  const CardKernels& kernels_;
+  const CardStream stream_;
+  HostExperts& host_;
+  const int64_t layers_, experts_, k_, width_, rows_max_;
+  const int64_t wait_ns_;
+  CardWorkspace workspace_;
+  CardTier tier_;
+  std::vector<CardMemory> slots_;  // by size class
+
+  uint32_t* table_;                    // card: [layers][experts]
+  CardResidencyDelta* deltas_;         // pinned: [deltas_max]
+  uint32_t* delta_count_;              // pinned
+  uint32_t *step_, *step_next_;        // card; pinned
+  CardErrors *errors_, *errors_seen_;  // card; pinned
+  int32_t *picks_log_, *picks_seen_;   // [layers][rows_max][k]: card; pinned
+  int32_t* places_;                    // card: [rows][k]
+  uint32_t* misses_;                   // card
+  CardExpertsArgs args_;               // workspace of the hits
+  MissServer::Mailboxes mailboxes_;
+
+  // The running step.
+  int64_t rows_ = 0, tokens_ = 0;
+  StepKind kind_ = StepKind::kDecode;
+  int32_t layer_ = -1;
+  Activations in_;
+  std::vector<Pick> picks_;         // distinct ones of some rows
+  std::vector<int32_t> best_rank_;  // [experts]
+
+  std::unique_ptr<CardCopier> copier_;
+  std::unique_ptr<MissServer> server_;  // last: ends before what it uses
+};
+
+}  // namespace hotset

@@ -1,0 +1,211 @@
+// The card's tier: a slot is never written while a kernel of a running step may read it, and the
+// table names an expert only when its bytes are there. Random steps are played against a model of
+// what a card would see: a table that only deltas change, and slots with the bytes of copies.
+#include "cache/card_tier.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+
+#include "tests/cache/fake_source.h"
+
+namespace hotset::test {
+namespace {
+
+constexpr int32_t kLayers = 4, kExperts = 16;
+
+SlotPlan slots_of(int64_t slots, std::vector<int64_t> bytes = {100, 100, 200, 200}) {
+  SlotPlan plan = plan_slots(bytes, kExperts, 0, 0);
+  for (SlotPlan::Class& c : plan.classes) {
+    c.slots = static_cast<int32_t>(std::min<int64_t>(slots, c.experts));
+    plan.slot_bytes_total += c.slots * c.slot_bytes;
+  }
+  return plan;
+}
+
+class CardTierTest : public testing::Test {
+ protected:
+  void use(int64_t slots, PolicyKind kind, int32_t copies_max, double lambda) {
+    tier_ = std::make_unique<CardTier>(slots_of(slots), kLayers, kExperts, policy_of(kind),
+                                       CardTierOptions{copies_max, lambda});
+    table_.clear();
+    content_.clear();
+    under_way_.clear();
+  }
+  ExpertId* content(int32_t size_class, SlotId slot) { return &content_[{size_class, slot}]; }
+
+  // As the kernel at a step's head does it.
+  void begin_step() {
+    for (const CardResidencyDelta& delta : tier_->begin_step()) {
+      const auto key = std::pair(delta.layer, delta.expert);
+      if (delta.slot == kCardAbsent) {
+        ASSERT_EQ(table_.erase(key), 1U) << "taken out who was not there";
+      } else {
+        ASSERT_TRUE(table_.emplace(key, delta.slot).second) << "named twice";
+      }
+    }
+    ++steps_;
+  }
+  // What every kernel of the step may do: read the slots that the table names.
+  void read_all() {
+    for (const auto& [key, slot] : table_) {
+      const ExpertId id{key.first, key.second};
+      ASSERT_EQ(*content(tier_->class_of(id.layer), static_cast<SlotId>(slot)), id)
+          << "a step read a slot that was not its expert's";
+    }
+  }
+  void take_copy() {
+    if (const auto copy = tier_->take_copy()) {
+      *content(tier_->class_of(copy->id.layer), copy->slot) = {-1, -1};  // is being written
+      under_way_.push_back(*copy);
+    }
+  }
+  void end_copy(size_t i, bool well) {
+    const CardCopy copy = under_way_[i];
+    under_way_.erase(under_way_.begin() + static_cast<ptrdiff_t>(i));
+    if (!well) return tier_->abandoned(copy);
+    *content(tier_->class_of(copy.id.layer), copy.slot) = copy.id;
+    tier_->copied(copy);
+  }
+  void use_picks(int32_t layer, std::vector<int32_t> experts) {
+    std::vector<Pick> picks;
+    for (const int32_t e : experts) picks.push_back({e, static_cast<int32_t>(picks.size())});
+    tier_->use(layer, picks, steps_);
+  }
+
+  std::unique_ptr<CardTier> tier_;
+  std::map<std::pair<int32_t, int32_t>, uint32_t> table_;
+  std::map<std::pair<int32_t, SlotId>, ExpertId> content_;
+  std::vector<CardCopy> under_way_;
+  int64_t steps_ = 0;
+};
+
+TEST_F(CardTierTest, ANewcomerIsNamedOneStepAfterItsCopyHasCompleted) {
+  use(1, PolicyKind::kLru, 4, 0);
+  begin_step();
+  use_picks(0, {5});
+  EXPECT_FALSE(tier_->take_copy()) << "chosen at the step's end only";
+  tier_->end_step();
+  take_copy();
+  ASSERT_EQ(under_way_.size(), 1U);
+  begin_step();
+  EXPECT_TRUE(table_.empty()) << "its copy is still under way";
+  tier_->end_step();
+  end_copy(0, true);
+  EXPECT_TRUE(table_.empty());
+  begin_step();
+  EXPECT_EQ(table_.size(), 1U);
+  tier_->end_step();
+  tier_->verify();
+}
+
+TEST_F(CardTierTest, AVictimsSlotIsNotWrittenBeforeTheTableHasLostIt) {
+  use(1, PolicyKind::kLru, 4, 0);
+  begin_step();
+  use_picks(0, {5});
+  tier_->end_step();
+  take_copy();
+  end_copy(0, true);
+  begin_step();
+  use_picks(0, {6});
+  tier_->end_step();
+  // Chosen over 5. The next step's deltas are not made yet: a step could still be launched that
+  // reads 5.
+  EXPECT_FALSE(tier_->take_copy());
+  ASSERT_EQ(table_.size(), 1U);
+  begin_step();
+  EXPECT_TRUE(table_.empty());
+  take_copy();
+  ASSERT_EQ(under_way_.size(), 1U);
+  EXPECT_EQ(under_way_[0].id, (ExpertId{0, 6}));
+  tier_->end_step();
+  tier_->verify();
+}
+
+TEST_F(CardTierTest, AStepsOwnPicksAreNotItsVictims) {
+  use(2, PolicyKind::kLru, 8, 0);
+  for (int step = 0; step < 4; ++step) {  // two slots of the class, three picked at once
+    begin_step();
+    use_picks(0, {1, 2, 3});
+    tier_->end_step();
+    while (take_copy(), !under_way_.empty()) end_copy(0, true);
+  }
+  EXPECT_EQ(tier_->stats().evictions, 0);
+  EXPECT_EQ(tier_->stats().hits, 2 + 2 + 2);
+  EXPECT_EQ(tier_->stats().misses, 12 - 6);
+}
+
+TEST_F(CardTierTest, ACopyCostsMoreThanASmallGain) {
+  use(1, PolicyKind::kScore, 8, 1e6);
+  for (int step = 0; step < 40; ++step) {
+    begin_step();
+    use_picks(0, {step % 2});
+    tier_->end_step();
+    while (take_copy(), !under_way_.empty()) end_copy(0, true);
+  }
+  EXPECT_LE(tier_->stats().evictions, 1);
+}
+
+TEST_F(CardTierTest, WithoutSlotsAllAreMisses) {
+  use(0, PolicyKind::kScore, 8, 0);
+  for (int step = 0; step < 3; ++step) {
+    begin_step();
+    EXPECT_TRUE(table_.empty());
+    use_picks(1, {3, 4});
+    tier_->end_step();
+    EXPECT_FALSE(tier_->take_copy());
+  }
+  EXPECT_EQ(tier_->stats().misses, 6);
+  tier_->verify();
+}
+
+TEST_F(CardTierTest, RandomStepsNeverReadASlotThatIsBeingWritten) {
+  constexpr unsigned kSeed = 20261124;
+  for (int kind = 0; kind < 4; ++kind) {
+    for (const int64_t slots : {1, 3, 9}) {
+      SCOPED_TRACE("policy " + std::string(policy_names()[kind]) + ", slots " +
+                   std::to_string(slots));
+      std::mt19937 random(kSeed + static_cast<unsigned>(kind));
+      const auto below = [&](int n) {
+        return static_cast<int>(random() % static_cast<unsigned>(n));
+      };
+      use(slots, static_cast<PolicyKind>(kind), 1 + below(6), 0);
+      const auto copies = [&] {
+        for (int i = below(4); i > 0; --i) {
+          if (below(2) == 0) take_copy();
+          if (!under_way_.empty() && below(2) == 0) {
+            end_copy(static_cast<size_t>(below(static_cast<int>(under_way_.size()))),
+                     below(20) != 0);
+          }
+        }
+      };
+      for (int step = 0; step < 2000; ++step) {
+        begin_step();
+        for (int32_t layer = 0; layer < kLayers; ++layer) {
+          copies();
+          read_all();
+          if (HasFatalFailure()) return;
+        }
+        for (int32_t layer = 0; layer < kLayers; ++layer) {
+          std::vector<int32_t> picks;
+          for (int32_t e = 0; e < kExperts; ++e) {
+            if (below(5) == 0) picks.push_back(e);
+          }
+          use_picks(layer, picks);
+        }
+        tier_->end_step();
+        copies();
+        tier_->verify();
+      }
+      EXPECT_GT(tier_->stats().hits, 0);
+      EXPECT_GT(tier_->stats().misses, 0);
+      if (kind != static_cast<int>(PolicyKind::kStatic)) {
+        EXPECT_GT(tier_->stats().evictions, 0);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hotset::test
