@@ -9,8 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "tests/kernels/cuda/thread_orders.h"
-
 namespace hotset::test {
 
 inline std::vector<float> random_floats(int64_t n, unsigned seed, float scale = 1.0f) {
@@ -21,10 +19,11 @@ inline std::vector<float> random_floats(int64_t n, unsigned seed, float scale = 
   return x;
 }
 
-// What memory of a card holds before anybody wrote it.
-inline std::vector<float> unwritten(int64_t n) {
-  std::vector<float> x(static_cast<size_t>(n));
-  std::memset(x.data(), 0xff, x.size() * sizeof(float));
+// What memory holds before anybody wrote it: 0xFF.
+template <class T = float>
+std::vector<T> unwritten(int64_t n) {
+  std::vector<T> x(static_cast<size_t>(n));
+  std::memset(x.data(), 0xff, x.size() * sizeof(T));
   return x;
 }
 

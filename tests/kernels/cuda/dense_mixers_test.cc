@@ -1,19 +1,18 @@
-// The card's attention and gated delta net, run by the executor, against the CPU's kernels put
-// together as runtime/host/ does: every bit, for decoding and prompts, in three thread orders.
-// Proves the kernels' logic; not nvcc's code, not speed.
+// The card's attention and gated delta net against the CPU's kernels put together as runtime/host/
+// does: every bit, for decoding and prompts. On the emulated card in three thread orders, which
+// proves the kernels' logic and nothing of nvcc's code; on a real one where there is one.
 #include <algorithm>
 #include <cmath>
 #include <tuple>
 
 #include "kernels/cpu/kernel_table.h"
-#include "kernels/cuda/card_kernels.h"
 #include "kernels/simd/log_one_plus.h"
 #include "tests/kernels/cuda/dense_cases.h"
+#include "tests/kernels/cuda/test_card.h"
 
 namespace hotset::test {
 namespace {
 
-const CardStream kNow;
 const KernelTable& cpu() {
   return best_kernel_table();
 }
@@ -28,31 +27,32 @@ constexpr int64_t kBlocksEach = 4, kLayers = 2, kLayer = 1, kSequences = 3;
 
 // Keys and values of all sequences: a block is [layers][2][kv_heads][256][dim].
 struct Kv {
-  Kv(const Attention& c, unsigned seed)
+  explicit Kv(const Attention& c)
       : element(c.kv_f16 ? 2 : 4), plane(kKvBlockPositions * c.dim), kv_heads(c.kv_heads) {
-    const int64_t block = kLayers * 2 * kv_heads * plane * element;
-    const std::vector<float> values =
-        random_floats(kSequences * kBlocksEach * kLayers * 2 * kv_heads * plane, seed);
-    bytes.resize(static_cast<size_t>(kSequences * kBlocksEach * block) + 16);
+    const int64_t elements = kLayers * 2 * kv_heads * plane;  // of a block
+    block_bytes = elements * element;
+    bytes.resize(static_cast<size_t>(kSequences * kBlocksEach * block_bytes));
+    const std::vector<float> values = random_floats(kSequences * kBlocksEach * elements, 28);
     if (c.kv_f16) {
       cpu().to_half(reinterpret_cast<uint16_t*>(bytes.data()), values.data(), std::ssize(values));
     } else {
       std::memcpy(bytes.data(), values.data(), values.size() * sizeof(float));
     }
-    // Blocks lie in no order.
-    for (int64_t b = 0; b < kSequences * kBlocksEach; ++b) {
-      const int64_t place = (b * 5 + 3) % (kSequences * kBlocksEach);
-      blocks.push_back(bytes.data() + place * block);
-    }
   }
-  std::byte* at(int64_t sequence, int64_t block, int64_t head, int64_t values) const {
-    return blocks[sequence * kBlocksEach + block] +
+  // Where each block lies, of bytes that begin at `first`: in no order.
+  std::vector<std::byte*> blocks(std::byte* first) const {
+    std::vector<std::byte*> out;
+    for (int64_t b = 0; b < kSequences * kBlocksEach; ++b) out.push_back(first + place(b));
+    return out;
+  }
+  int64_t place(int64_t b) const { return (b * 5 + 3) % (kSequences * kBlocksEach) * block_bytes; }
+  std::byte* at(int64_t sequence, int64_t block, int64_t head, int64_t values) {
+    return bytes.data() + place(sequence * kBlocksEach + block) +
            ((kLayer * 2 + values) * kv_heads + head) * plane * element;
   }
 
-  int64_t element, plane, kv_heads;
+  int64_t element, plane, kv_heads, block_bytes;
   std::vector<std::byte> bytes;
-  std::vector<std::byte*> blocks;
 };
 
 struct AttentionInputs {
@@ -74,7 +74,7 @@ float inverse_root(int64_t n) {
 }
 
 // Norms, rotates and stores row `row`; its queries go to `rotated`.
-void store_row(const Attention& c, const AttentionInputs& in, const Kv& kv, const CardRun& run,
+void store_row(const Attention& c, const AttentionInputs& in, Kv& kv, const CardRun& run,
                int64_t row, float* rotated) {
   const int64_t position = run.position + (row - run.first_row), dim = c.dim;
   const float* cos = in.cos.data() + position * c.half;
@@ -106,7 +106,7 @@ void store_row(const Attention& c, const AttentionInputs& in, const Kv& kv, cons
 }
 
 // As HostDevice::attend.
-std::vector<float> attend_on_cpu(const Attention& c, const AttentionInputs& in, const Kv& kv,
+std::vector<float> attend_on_cpu(const Attention& c, const AttentionInputs& in, Kv& kv,
                                  const std::vector<CardRun>& runs, int64_t rows) {
   const int64_t group = c.heads / c.kv_heads, width = c.heads * c.dim;
   std::vector<float> rotated(static_cast<size_t>(rows * width)), out(rotated.size());
@@ -138,58 +138,71 @@ std::vector<float> attend_on_cpu(const Attention& c, const AttentionInputs& in, 
   return out;
 }
 
-std::vector<float> attend_on_card(const Attention& c, const AttentionInputs& in, const Kv& kv,
-                                  const std::vector<CardRun>& runs, int64_t rows,
+std::vector<float> attend_on_card(OnCard& card, const Attention& c, const AttentionInputs& in,
+                                  Kv& kv, const std::vector<CardRun>& runs, int64_t rows,
                                   int64_t context_blocks) {
   std::vector<float> rotated = unwritten(rows * c.heads * c.dim), out = rotated;
   std::vector<float> scratch =
       unwritten(card_attend_scratch_floats(rows, c.heads, c.dim, context_blocks));
+  const std::vector<std::byte*> blocks = kv.blocks(card.put(kv.bytes));
   CardAttendArgs a;
-  a.step = {runs.data(), std::ssize(runs), rows, kv.blocks.data(), kBlocksEach};
+  a.step = {card.put(runs), std::ssize(runs), rows, card.put(blocks), kBlocksEach};
   a.layer = kLayer;
   a.heads = c.heads, a.kv_heads = c.kv_heads, a.dim = c.dim, a.half = c.half;
   a.gated = c.gated, a.kv_f16 = c.kv_f16, a.eps = kEps;
-  a.q_norm = in.q_norm.data(), a.k_norm = in.k_norm.data();
-  a.cos = in.cos.data(), a.sin = in.sin.data();
-  a.q = in.q.data(), a.k = in.k.data(), a.v = in.v.data();
-  a.rotated = rotated.data(), a.out = out.data();
-  a.context_blocks = context_blocks, a.scratch = scratch.data();
-  emulated_kernels().attend(kNow, a);
+  a.q_norm = card.put(in.q_norm), a.k_norm = card.put(in.k_norm);
+  a.cos = card.put(in.cos), a.sin = card.put(in.sin);
+  a.q = card.put(in.q), a.k = card.put(in.k), a.v = card.put(in.v);
+  a.rotated = card.put(rotated), a.out = card.put(out);
+  a.context_blocks = context_blocks;
+  if (context_blocks > 0) a.scratch = card.put(scratch);
+  card.kernels().attend(card.stream(), a);
+  card.finish();
   return out;
 }
 
+class AttentionKernelTest : public CardTest {
+ protected:
+  void expect_the_cpus_bits(const Attention& c, const std::vector<CardRun>& runs);
+};
+INSTANTIATE_TEST_SUITE_P(Card, AttentionKernelTest, kCards, card_name);
+
 // Both ways of the card, decoding's and prompts'.
-void expect_attention(const Attention& c, const std::vector<CardRun>& runs) {
+void AttentionKernelTest::expect_the_cpus_bits(const Attention& c,
+                                               const std::vector<CardRun>& runs) {
   SCOPED_TRACE(testing::Message() << c.heads << "/" << c.kv_heads << " heads of " << c.dim);
   int64_t rows = 0;
   for (const CardRun& run : runs) rows += run.rows;
   const AttentionInputs in(c, rows);
-  const Kv kv(c, 28);
+  const Kv start(c);
+  Kv kv = start;
   const std::vector<float> expected = attend_on_cpu(c, in, kv, runs, rows);
   for (const int64_t context_blocks : {int64_t{0}, kBlocksEach}) {
     SCOPED_TRACE(testing::Message() << context_blocks << " blocks of context");
-    in_thread_orders([&] {
-      const Kv mine(c, 28);
-      EXPECT_EQ(difference(attend_on_card(c, in, mine, runs, rows, context_blocks), expected), "");
+    on_card([&](OnCard& card) {
+      Kv mine = start;
+      const std::vector<float> out = attend_on_card(card, c, in, mine, runs, rows, context_blocks);
+      EXPECT_EQ(difference(out, expected), "");
       EXPECT_TRUE(mine.bytes == kv.bytes) << "keys and values";
     });
   }
 }
 
-TEST(AttentionKernelTest, DecodingSeveralSequencesHasTheCpusBits) {
+TEST_P(AttentionKernelTest, DecodingSeveralSequencesHasTheCpusBits) {
   for (const Attention& c : {Attention{8, 1, 32, 4, true, true},
                              {4, 2, 32, 16, false, true},
                              {3, 1, 16, 3, false, false},
                              {2, 2, 48, 24, true, false},
                              {11, 1, 16, 8, false, true}}) {
-    expect_attention(c, {{0, 1, 0, 2}, {1, 1, 255, 0}, {2, 1, 700, 1}});
+    expect_the_cpus_bits(c, {{0, 1, 0, 2}, {1, 1, 255, 0}, {2, 1, 700, 1}});
   }
-  expect_attention({16, 2, 256, 32, true, true}, {{0, 1, 256, 1}});
+  expect_the_cpus_bits({16, 2, 256, 32, true, true}, {{0, 1, 256, 1}});
 }
 
-TEST(AttentionKernelTest, PromptsHaveTheCpusBits) {
+TEST_P(AttentionKernelTest, PromptsHaveTheCpusBits) {
   for (const bool kv_f16 : {true, false}) {
-    expect_attention({6, 2, 32, 4, true, kv_f16}, {{0, 5, 253, 1}, {5, 1, 30, 0}, {6, 2, 0, 2}});
+    expect_the_cpus_bits({6, 2, 32, 4, true, kv_f16},
+                         {{0, 5, 253, 1}, {5, 1, 30, 0}, {6, 2, 0, 2}});
   }
 }
 
@@ -288,7 +301,7 @@ std::vector<float> delta_on_cpu(const Delta& c, const DeltaInputs& in,
   return out;
 }
 
-std::vector<float> delta_on_card(const Delta& c, const DeltaInputs& in,
+std::vector<float> delta_on_card(OnCard& card, const Delta& c, const DeltaInputs& in,
                                  const std::vector<CardRun>& runs, int64_t rows,
                                  std::vector<float>& states) {
   std::vector<float> convolved = unwritten(rows * c.channels());
@@ -296,53 +309,58 @@ std::vector<float> delta_on_card(const Delta& c, const DeltaInputs& in,
   std::vector<float> raw = unwritten(rows * c.value_heads * c.dv), out = raw;
   std::vector<float> scratch = unwritten(card_delta_scratch_floats(c.dk, c.dv));
   CardDeltaArgs a;
-  a.step = {runs.data(), std::ssize(runs), rows, nullptr, 0};
+  a.step = {card.put(runs), std::ssize(runs), rows, nullptr, 0};
   a.key_heads = c.key_heads, a.value_heads = c.value_heads;
   a.dk = c.dk, a.dv = c.dv, a.width = c.width, a.eps = kEps;
-  a.conv_weight = in.conv.data(), a.dt_bias = in.dt_bias.data();
-  a.a = in.a.data(), a.norm = in.norm.data();
-  a.qkv = in.qkv.data(), a.z = in.z.data(), a.ba = in.ba.data();
-  a.state = states.data() + c.layer_floats();
+  a.conv_weight = card.put(in.conv), a.dt_bias = card.put(in.dt_bias);
+  a.a = card.put(in.a), a.norm = card.put(in.norm);
+  a.qkv = card.put(in.qkv), a.z = card.put(in.z), a.ba = card.put(in.ba);
+  a.state = card.put(states) + c.layer_floats();
   a.conv_state = a.state + c.state_floats();
   a.sequence_stride = c.sequence_floats();
-  a.convolved = convolved.data(), a.gates = gates.data(), a.raw = raw.data();
-  a.out = out.data();
-  a.scratch = std::ssize(runs) == rows ? nullptr : scratch.data();
-  emulated_kernels().delta_net(kNow, a);
+  a.convolved = card.put(convolved), a.gates = card.put(gates);
+  a.raw = card.put(raw), a.out = card.put(out);
+  if (std::ssize(runs) < rows) a.scratch = card.put(scratch);
+  card.kernels().delta_net(card.stream(), a);
+  card.finish();
   return out;
 }
 
-void expect_delta(const Delta& c, const std::vector<CardRun>& runs) {
-  SCOPED_TRACE(testing::Message() << c.value_heads << " heads, " << c.dk << " x " << c.dv);
-  int64_t rows = 0;
-  for (const CardRun& run : runs) rows += run.rows;
-  const DeltaInputs in(c, rows);
-  const std::vector<float> start = random_floats(kSequences * c.sequence_floats(), 38);
-  std::vector<float> expected_states = start;
-  const std::vector<float> expected = delta_on_cpu(c, in, runs, rows, expected_states);
-  in_thread_orders([&] {
-    std::vector<float> states = start;
-    EXPECT_EQ(difference(delta_on_card(c, in, runs, rows, states), expected), "");
-    EXPECT_EQ(difference(states, expected_states), "") << "states";
-  });
-}
+class DeltaNetKernelTest : public CardTest {
+ protected:
+  void expect_the_cpus_bits(const Delta& c, const std::vector<CardRun>& runs) {
+    SCOPED_TRACE(testing::Message() << c.value_heads << " heads, " << c.dk << " x " << c.dv);
+    int64_t rows = 0;
+    for (const CardRun& run : runs) rows += run.rows;
+    const DeltaInputs in(c, rows);
+    const std::vector<float> start = random_floats(kSequences * c.sequence_floats(), 38);
+    std::vector<float> expected_states = start;
+    const std::vector<float> expected = delta_on_cpu(c, in, runs, rows, expected_states);
+    on_card([&](OnCard& card) {
+      std::vector<float> states = start;
+      EXPECT_EQ(difference(delta_on_card(card, c, in, runs, rows, states), expected), "");
+      EXPECT_EQ(difference(states, expected_states), "") << "states";
+    });
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Card, DeltaNetKernelTest, kCards, card_name);
 
-TEST(DeltaNetKernelTest, DecodingSeveralSequencesHasTheCpusBits) {
+TEST_P(DeltaNetKernelTest, DecodingSeveralSequencesHasTheCpusBits) {
   for (const Delta& c : {Delta{1, 1, 16, 16, 4},
                          {2, 4, 16, 32, 4},
                          {1, 2, 32, 48, 2},
                          {2, 2, 128, 128, 4},
                          {1, 3, 48, 16, 8}}) {
-    expect_delta(c, {{0, 1, 64, 2}, {1, 1, 0, 0}, {2, 1, 700, 1}});
+    expect_the_cpus_bits(c, {{0, 1, 64, 2}, {1, 1, 0, 0}, {2, 1, 700, 1}});
   }
 }
 
-TEST(DeltaNetKernelTest, PromptsHaveTheCpusBits) {
+TEST_P(DeltaNetKernelTest, PromptsHaveTheCpusBits) {
   const Delta c{1, 2, 16, 32, 4};
-  expect_delta(c, {{0, 2, 0, 1}});
-  expect_delta(c, {{0, 129, 0, 1}});                                // the last chunk has one token
-  expect_delta(c, {{0, 70, 60, 2}, {70, 1, 5, 0}, {71, 3, 0, 1}});  // chunks of 4, 64 and 2
-  expect_delta({2, 2, 64, 48, 4}, {{0, 65, 0, 0}});
+  expect_the_cpus_bits(c, {{0, 2, 0, 1}});
+  expect_the_cpus_bits(c, {{0, 129, 0, 1}});  // the last chunk has one token
+  expect_the_cpus_bits(c, {{0, 70, 60, 2}, {70, 1, 5, 0}, {71, 3, 0, 1}});  // chunks of 4, 64 and 2
+  expect_the_cpus_bits({2, 2, 64, 48, 4}, {{0, 65, 0, 0}});
 }
 
 }  // namespace

@@ -1,61 +1,68 @@
-// The card's kernels over rows, its router and its argmax, run by the executor, against the CPU's
-// code: every bit, in three thread orders. Proves the kernels' logic; not nvcc's code, not speed.
+// The card's kernels over rows, its router and its argmax against the CPU's code: every bit. On the
+// emulated card in three thread orders, which proves the kernels' logic and nothing of nvcc's code;
+// on a real one where there is one.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/cpu/kernel_table.h"
-#include "kernels/cuda/card_kernels.h"
 #include "tests/kernels/cuda/dense_cases.h"
+#include "tests/kernels/cuda/test_card.h"
 
 namespace hotset::test {
 namespace {
 
-const CardStream kNow;
+class DenseRowsTest : public CardTest {};
+class RouterKernelTest : public CardTest {};
+class ArgmaxKernelTest : public CardTest {};
+INSTANTIATE_TEST_SUITE_P(Card, DenseRowsTest, kCards, card_name);
+INSTANTIATE_TEST_SUITE_P(Card, RouterKernelTest, kCards, card_name);
+INSTANTIATE_TEST_SUITE_P(Card, ArgmaxKernelTest, kCards, card_name);
 
-TEST(DenseRowsTest, NormHasTheCpusBitsAtEveryWidth) {
+TEST_P(DenseRowsTest, NormHasTheCpusBitsAtEveryWidth) {
   for (const int64_t width : {1, 3, 15, 16, 17, 33, 100, 300, 2048}) {
     for (const int64_t rows : {1, 3}) {
       SCOPED_TRACE(testing::Message() << rows << " x " << width);
       const std::vector<float> x = random_floats(rows * width, 1, 2.0f);
       const std::vector<float> w = random_floats(width, 2);
-      std::vector<float> expected = unwritten(rows * width);
+      std::vector<float> expected(x.size());
       for (int64_t r = 0; r < rows; ++r) {
         best_kernel_table().rms_norm(expected.data() + r * width, x.data() + r * width, w.data(),
                                      width, 1e-6f);
       }
-      in_thread_orders([&] {
+      on_card([&](OnCard& card) {
         std::vector<float> y = unwritten(rows * width), in_place = x;
-        emulated_kernels().norm(kNow, y.data(), x.data(), w.data(), rows, width, 1e-6f);
+        const float* weight = card.put(w);
+        float* both = card.put(in_place);
+        card.kernels().norm(card.stream(), card.put(y), card.put(x), weight, rows, width, 1e-6f);
+        card.kernels().norm(card.stream(), both, both, weight, rows, width, 1e-6f);
+        card.finish();
         EXPECT_EQ(difference(y, expected), "");
-        emulated_kernels().norm(kNow, in_place.data(), in_place.data(), w.data(), rows, width,
-                                1e-6f);
         EXPECT_EQ(difference(in_place, expected), "");
       });
     }
   }
 }
 
-TEST(DenseRowsTest, ElementwiseKernelsHaveTheCpusBits) {
-  for (const int64_t n : {1, 16, 37, 257, 300000}) {
+TEST_P(DenseRowsTest, ElementwiseKernelsHaveTheCpusBits) {
+  for (const int64_t n : {1, 16, 37, 257, 270000}) {  // the last: several a thread
     SCOPED_TRACE(n);
     const std::vector<float> a = random_floats(n, 3, 5.0f), b = random_floats(n, 4);
-    std::vector<float> sum = a, product(n);
+    std::vector<float> sum = a, product(a.size());
     best_kernel_table().add(sum.data(), b.data(), n);
     best_kernel_table().silu_mul(product.data(), a.data(), b.data(), n);
-    const auto check = [&] {
-      std::vector<float> x = a, gated = a, copied = unwritten(n);
-      emulated_kernels().add(kNow, x.data(), b.data(), n);
+    on_card([&](OnCard& card) {
+      std::vector<float> x = a, y = a, copied = unwritten(n);
+      const float* other = card.put(b);
+      float *summed = card.put(x), *gated = card.put(y);
+      card.kernels().copy(card.stream(), card.put(copied), summed, n);
+      card.kernels().add(card.stream(), summed, other, n);
+      card.kernels().swiglu(card.stream(), gated, gated, other, n);
+      card.finish();
       EXPECT_EQ(difference(x, sum), "");
-      emulated_kernels().swiglu(kNow, gated.data(), gated.data(), b.data(), n);
-      EXPECT_EQ(difference(gated, product), "");
-      emulated_kernels().copy(kNow, copied.data(), a.data(), n);
+      EXPECT_EQ(difference(y, product), "");
       EXPECT_EQ(difference(copied, a), "");
-    };
-    if (n > 1000) {
-      check();
-    } else {
-      in_thread_orders(check);
-    }
+    });
   }
 }
 
@@ -85,7 +92,7 @@ Picks picks_of(const std::vector<float>& logits, int64_t width, int64_t k, bool 
   return out;
 }
 
-TEST(RouterKernelTest, PicksAndWeightsAreTheCpus) {
+TEST_P(RouterKernelTest, PicksAndWeightsAreTheCpus) {
   struct Case {
     int64_t width, k;
   };
@@ -100,11 +107,12 @@ TEST(RouterKernelTest, PicksAndWeightsAreTheCpus) {
           for (float& x : logits) x = std::round(x) * 0.5f;  // and both zeros
         }
         const Picks expected = picks_of(logits, width, k, normalise);
-        in_thread_orders([&] {
-          std::vector<int32_t> experts(expected.experts.size(), -1);
+        on_card([&](OnCard& card) {
+          std::vector<int32_t> experts = unwritten<int32_t>(kRows * k);
           std::vector<float> weights = unwritten(kRows * k);
-          emulated_kernels().route(kNow, experts.data(), weights.data(), logits.data(), kRows,
-                                   width, k, normalise);
+          card.kernels().route(card.stream(), card.put(experts), card.put(weights),
+                               card.put(std::as_const(logits)), kRows, width, k, normalise);
+          card.finish();
           EXPECT_EQ(experts, expected.experts);
           EXPECT_EQ(difference(weights, expected.weights), "");
         });
@@ -113,15 +121,20 @@ TEST(RouterKernelTest, PicksAndWeightsAreTheCpus) {
   }
 }
 
-TEST(RouterKernelTest, LogitsThatAreNotNumbersStillGivePicksThatExist) {
-  std::vector<float> logits(20, NAN), weights(8);
+TEST_P(RouterKernelTest, LogitsThatAreNotNumbersStillGivePicksThatExist) {
+  std::vector<float> logits(20, NAN);
   logits[7] = 1.0f, logits[12] = INFINITY;
-  std::vector<int32_t> experts(8, -1);
-  emulated_kernels().route(kNow, experts.data(), weights.data(), logits.data(), 1, 20, 8, true);
-  EXPECT_EQ(experts, (std::vector<int32_t>{12, 7, 0, 1, 2, 3, 4, 5}));
+  on_card([&](OnCard& card) {
+    std::vector<int32_t> experts = unwritten<int32_t>(8);
+    std::vector<float> weights = unwritten(8);
+    card.kernels().route(card.stream(), card.put(experts), card.put(weights), card.put(logits), 1,
+                         20, 8, true);
+    card.finish();
+    EXPECT_EQ(experts, (std::vector<int32_t>{12, 7, 0, 1, 2, 3, 4, 5}));
+  });
 }
 
-TEST(RouterKernelTest, WeightsOfGivenPicksAreTheSoftmaxOfTheirLogits) {
+TEST_P(RouterKernelTest, WeightsOfGivenPicksAreTheSoftmaxOfTheirLogits) {
   constexpr int64_t kRows = 2, kWidth = 40;
   const std::vector<float> logits = random_floats(kRows * kWidth, 6, 3.0f);
   for (const int64_t k : {1, 2, 10, 17, 40}) {
@@ -136,16 +149,17 @@ TEST(RouterKernelTest, WeightsOfGivenPicksAreTheSoftmaxOfTheirLogits) {
       }
       best_kernel_table().softmax(expected.data() + r * k, picked.data(), k);
     }
-    in_thread_orders([&] {
+    on_card([&](OnCard& card) {
       std::vector<float> weights = unwritten(kRows * k);
-      emulated_kernels().weigh(kNow, weights.data(), experts.data(), logits.data(), kRows, kWidth,
-                               k);
+      card.kernels().weigh(card.stream(), card.put(weights), card.put(std::as_const(experts)),
+                           card.put(logits), kRows, kWidth, k);
+      card.finish();
       EXPECT_EQ(difference(weights, expected), "");
     });
   }
 }
 
-TEST(ArgmaxKernelTest, TheLargestAllowedLogitWinsAndTheLowestOfEqualOnes) {
+TEST_P(ArgmaxKernelTest, TheLargestAllowedLogitWinsAndTheLowestOfEqualOnes) {
   constexpr int64_t kRows = 2;
   for (const int64_t width : {1, 5, 255, 2049, 5000, 140000}) {
     for (const bool has_mask : {false, true}) {
@@ -163,12 +177,13 @@ TEST(ArgmaxKernelTest, TheLargestAllowedLogitWinsAndTheLowestOfEqualOnes) {
         }
         expected.push_back(best);
       }
-      in_thread_orders([&] {
-        std::vector<int32_t> ids(kRows, -2);
-        std::vector<uint64_t> scratch(kRows * kCardArgmaxParts, ~uint64_t{0});
-        emulated_kernels().argmax(kNow, ids.data(), logits.data(),
-                                  has_mask ? allowed.data() : nullptr, kRows, width,
-                                  scratch.data());
+      on_card([&](OnCard& card) {
+        std::vector<int32_t> ids = unwritten<int32_t>(kRows);
+        std::vector<uint64_t> scratch = unwritten<uint64_t>(kRows * kCardArgmaxParts);
+        card.kernels().argmax(card.stream(), card.put(ids), card.put(std::as_const(logits)),
+                              has_mask ? card.put(std::as_const(allowed)) : nullptr, kRows, width,
+                              card.put(scratch));
+        card.finish();
         EXPECT_EQ(ids, expected);
       });
     }
