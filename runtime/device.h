@@ -83,6 +83,10 @@ class Device {
   // A step of so many rows. `runs`: of all its mixer tiles, in one array; attend and delta_net are
   // given pieces of it.
   virtual void begin_step(int64_t rows, std::span<const RowRun> runs, StepKind kind) = 0;
+  // After embed: whether the device has done the rest of a decoding step, up to its logits, as it
+  // did one of the same shape before, on the same memory; else the operations follow. Only where
+  // every row has logits and nobody looks on or has a say in between.
+  virtual bool repeat_step() = 0;
   // Everything of the step has been computed: its logits for the host to read, until the next step.
   // Throws Error if something in the step went wrong. A step that ends otherwise is abandoned:
   // nothing of it is under way any more afterwards.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "kernels/check.h"
 #include "runtime/card/card_weights.h"
@@ -102,7 +103,9 @@ CardDevice::CardDevice(const ModelConfig& c, Weights& weights, CardRuntime& card
   }
 }
 
-CardDevice::~CardDevice() = default;
+CardDevice::~CardDevice() {
+  for (const StepGraph& graph : graphs_) card_.close_graph(graph.graph);
+}
 
 DeviceMemory CardDevice::memory() const {
   return {sequences_.kv_bytes(), sequences_.recurrent_bytes(),
@@ -136,7 +139,33 @@ void CardDevice::begin_step(int64_t rows, std::span<const RowRun> runs, StepKind
              sequences_.sequences() * each * static_cast<int64_t>(sizeof(std::byte*)));
 }
 
+// What changes from token to token lies in the card's memory, and not in the kernels' arguments,
+// but for the number of context blocks that attention is spread over.
+bool CardDevice::repeat_step() {
+  const auto rows = static_cast<int64_t>(step_runs_.size());
+  const int64_t blocks = context_blocks(step_runs_, rows);
+  if (blocks == 0) return false;  // many rows: a step that is rare, and long
+  for (const StepGraph& graph : graphs_) {
+    if (graph.rows != rows || graph.context_blocks != blocks) continue;
+    card_.launch(graph.graph, stream_);
+    return true;
+  }
+  graphs_.push_back({rows, blocks, {}});
+  card_.begin_capture(stream_);
+  is_capturing_ = true;
+  return false;
+}
+
+void CardDevice::finish_capture() {
+  if (!std::exchange(is_capturing_, false)) return;
+  graphs_.back().graph = card_.end_capture(stream_);
+}
+
 Rows CardDevice::end_step(Rows logits) {
+  if (is_capturing_) {
+    finish_capture();
+    card_.launch(graphs_.back().graph, stream_);
+  }
   const int64_t bytes = logits.rows * logits.width * 4;
   auto* const seen = reinterpret_cast<float*>(grown(logits_, card_, bytes, "logits"));
   card_.copy(stream_, seen, logits.data, bytes);
@@ -149,6 +178,11 @@ Rows CardDevice::end_step(Rows logits) {
 // The misses' server is still there: what waits for it on the card gets its answers.
 void CardDevice::abandon_step() noexcept {
   try {
+    if (is_capturing_) {  // half a step is no graph
+      finish_capture();
+      card_.close_graph(graphs_.back().graph);
+      graphs_.pop_back();
+    }
     card_.synchronise(stream_);
   } catch (...) {  // the card has failed: nothing runs on it any more
   }

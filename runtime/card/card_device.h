@@ -38,6 +38,7 @@ class CardDevice : public Device {
   Routing allocate_routing(int64_t rows, int64_t k) override { return workspace_.routing(rows, k); }
 
   void begin_step(int64_t rows, std::span<const RowRun> runs, StepKind kind) override;
+  bool repeat_step() override;
   Rows end_step(Rows logits) override;
   void abandon_step() noexcept override;
   Rows on_host(Rows rows) override;
@@ -91,6 +92,7 @@ class CardDevice : public Device {
         : card(runtime), stream(runtime.open_stream(StreamPriority::kNormal)) {}
     ~OwnStream() { card.close_stream(stream); }
   };
+  void finish_capture();
   void upload(void* to, const void* from, int64_t bytes);
   void quantise(const Activations& a, const uint32_t* order, const Activations& to);
   void quantise(const Activations& a) { quantise(a, nullptr, a); }
@@ -122,6 +124,14 @@ class CardDevice : public Device {
   Activations ordered_;                      // inputs in the order that a dense matrix wants
   CardMemory logits_, seen_, seen_routing_;  // pinned: what the host reads
   std::span<const RowRun> step_runs_;
+
+  // The kernels of a decoding step of some shape, kept when it first came: one launch a token.
+  struct StepGraph {
+    int64_t rows = 0, context_blocks = 0;
+    CardGraph graph;
+  };
+  std::vector<StepGraph> graphs_;
+  bool is_capturing_ = false;
 };
 
 }  // namespace hotset

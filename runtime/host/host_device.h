@@ -43,6 +43,7 @@ class HostDevice : public Device {
     tokens_ += rows;
     kind_ = kind;
   }
+  bool repeat_step() override { return false; }
   Rows end_step(Rows logits) override { return logits; }
   void abandon_step() noexcept override {}  // the cache's next event ends what is left of this one
   Rows on_host(Rows rows) override { return rows; }

@@ -56,6 +56,10 @@ Rows ForwardPass::compute(const Batch& batch, Rows x, StepKind kind, ExpertPredi
   };
   device_.embed(x, batch.tokens);
   show(-1);
+  const bool is_plain = kind == StepKind::kDecode &&
+                        batch.rows_with_logits.size() == batch.tokens.size() &&
+                        observer == nullptr && predictor == nullptr && !moe_.is_forced();
+  if (is_plain && device_.repeat_step()) return logits_.slice(0, x.rows);
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     const LayerWeights& layer = weights_.layers[i];
     for (const Tile& tile : tiles_) {

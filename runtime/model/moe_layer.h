@@ -22,6 +22,7 @@ class MoeLayer {
   void force_routing(std::function<void(int32_t, int32_t*, int64_t)> forced) {
     forced_ = std::move(forced);
   }
+  bool is_forced() const { return forced_ != nullptr; }
   // x += moe(norm(x)) for all rows of a batch at once, so that each expert is read once a batch.
   // `predictor` guesses what the next layer will pick; null: nobody does.
   void forward(int32_t layer, const MoeWeights& w, Rows x, ExpertPredictor* predictor,

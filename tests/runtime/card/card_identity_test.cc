@@ -1,0 +1,342 @@
+// Residency on a card never changes the answer: every logit of an engine with the emulated card has
+// the bits of the CPU's, whatever the card's slots hold, in which order its threads run, and
+// however late its streams do what they were told. (What nvcc makes of the kernels is not shown
+// here.)
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "kernels/check.h"
+#include "kernels/cuda/executor.h"
+#include "kernels/cuda/fake_runtime.h"
+#include "tests/support/engine.h"
+#include "tests/support/on_demand.h"
+
+namespace hotset::test {
+namespace {
+
+using emulated::ExecutorScope;
+using emulated::ThreadOrder;
+
+struct CardCase {
+  double vram = 0.5;  // part of all experts
+  FakeOptions fake = {};
+  PolicyKind policy = PolicyKind::kScore;
+  double lambda = 0;
+  int64_t expert_bytes = INT64_MAX;
+};
+
+// A prompt that crosses a chunk of the delta net, and one that is cheap.
+constexpr int64_t kLongPrompt = 67, kPrompt = 12, kDecoded = 10;
+
+std::vector<int32_t> text_of(const std::string& model, int64_t prompt = kPrompt) {
+  const std::string golden = model.starts_with("qwen3_next-a")   ? "qwen3_next-a/golden-Q4_0"
+                             : model.starts_with("qwen3_next-k") ? "qwen3_next-k/golden-Q4_K_M"
+                             : model.starts_with("qwen3_next-b") ? "qwen3_next-b/golden"
+                                                                 : "qwen3_moe/golden-MXFP4_MOE";
+  std::vector<int32_t> ids =
+      Golden(data_path("models/" + golden + ".safetensors")).integers("held.ids");
+  ids.resize(prompt + kDecoded);
+  return ids;
+}
+
+// Logits of a prompt and of the tokens that are decoded after it, one by one.
+std::vector<float> logits_of(Engine& engine, std::span<const int32_t> ids) {
+  Session session = engine.open_session();
+  const int64_t prompt = std::ssize(ids) - kDecoded;
+  std::vector<float> logits;
+  const auto keep = [&](std::span<const float> step) {
+    logits.insert(logits.end(), step.begin(), step.end());
+  };
+  feed(engine, session, ids.first(prompt), 0, keep);
+  for (int64_t i = prompt; i < std::ssize(ids); ++i) {
+    feed(engine, session, ids.subspan(i, 1), 0, keep);
+  }
+  return logits;
+}
+
+::testing::AssertionResult same_bits(std::span<const float> a, std::span<const float> b) {
+  if (a.size() != b.size()) return ::testing::AssertionFailure() << "other sizes";
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (std::memcmp(&a[i], &b[i], 4) != 0) {
+      return ::testing::AssertionFailure() << "logit " << i << ": " << a[i] << " and " << b[i];
+    }
+  }
+  return ::testing::AssertionSuccess();
+}
+
+class CardIdentityTest : public testing::TestWithParam<const char*> {
+ protected:
+  std::string path() const { return data_path(std::string("models/") + GetParam()); }
+  static EngineOptions options() {
+    EngineOptions o;
+    o.threads = 2;
+    o.context = 512;
+    return o;
+  }
+  std::vector<float> cpu(std::span<const int32_t> ids) const {
+    return logits_of(*open_engine(path(), options()), ids);
+  }
+  std::unique_ptr<Engine> open(const CardCase& c) const {
+    EngineOptions o = options();
+    o.card = make_fake_runtime(c.fake);
+    o.expert_bytes = c.expert_bytes;
+    o.policy.kind = c.policy;
+    o.card_tier.lambda = c.lambda;
+    const auto all = Engine::plan(open_model(path()), options()).experts.expert_bytes_total;
+    o.card_expert_bytes = static_cast<int64_t>(c.vram * static_cast<double>(all));
+    return open_engine(path(), o);
+  }
+  // Two or a few more of each size: every step wants others.
+  double few_slots() const {
+    for (double vram = 0.02;; vram *= 1.3) {
+      const SlotPlan plan = open({.vram = vram})->card_tier()->plan();
+      const auto has_few = [](const SlotPlan::Class& c) { return c.slots >= 2; };
+      if (std::all_of(plan.classes.begin(), plan.classes.end(), has_few)) return vram;
+    }
+  }
+  const std::vector<int32_t> ids_ = text_of(GetParam());
+};
+
+// 2 %: the least, a slot of each size or two.
+TEST_P(CardIdentityTest, SlotsOnTheCardNeverChangeABit) {
+  const std::vector<float> expected = cpu(ids_);
+  for (const double vram : {0.0, 0.02, 0.1, 0.5, 1.0}) {
+    const auto engine = open({.vram = vram});
+    EXPECT_TRUE(same_bits(logits_of(*engine, ids_), expected)) << vram;
+    const CacheStats stats = engine->card_tier()->stats();
+    EXPECT_TRUE(stats.hits > 0 || vram < 0.5);
+    EXPECT_TRUE(stats.hits == 0 || vram > 0.0);
+    EXPECT_GT(stats.misses, 0) << vram;
+    engine->card_tier()->verify();
+    engine->cache().verify();
+  }
+}
+
+TEST_P(CardIdentityTest, ALongPromptHasTheSameBits) {
+  const std::vector<int32_t> ids = text_of(GetParam(), kLongPrompt);
+  EXPECT_TRUE(same_bits(logits_of(*open({.vram = 0.5}), ids), cpu(ids)));
+}
+
+TEST_P(CardIdentityTest, EvictionsAndLateStreamsNeverChangeABit) {
+  const std::vector<float> expected = cpu(ids_);
+  for (const uint64_t seed : {1, 2}) {
+    CardCase c;
+    c.vram = few_slots();
+    c.policy = PolicyKind::kLru;
+    c.fake = {.order = FakeOrder::kLazy, .seed = seed};
+    const auto engine = open(c);
+    EXPECT_TRUE(same_bits(logits_of(*engine, ids_), expected)) << seed;
+    EXPECT_GT(engine->card_tier()->stats().evictions, 0);
+    engine->card_tier()->verify();
+  }
+}
+
+TEST_P(CardIdentityTest, TheOrderOfTheCardsThreadsNeverChangesABit) {
+  const std::vector<float> expected = cpu(ids_);
+  for (const ThreadOrder order : {ThreadOrder::kReverse, ThreadOrder::kRandom}) {
+    const ExecutorScope scope({.order = order});
+    EXPECT_TRUE(same_bits(logits_of(*open({.vram = 0.5}), ids_), expected));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, CardIdentityTest,
+                         testing::Values("qwen3_next-a/qwen3_next-a-Q4_0.gguf",
+                                         "qwen3_next-k/qwen3_next-k-Q4_K_M.gguf", "qwen3_next-b",
+                                         "qwen3_moe/qwen3_moe-MXFP4_MOE.gguf"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           for (char& c : name) {
+                             c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+                           }
+                           return name;
+                         });
+
+// Counts what a step asks of the card.
+class CountingRuntime : public CardRuntime {
+ public:
+  std::string name() const override { return card_->name(); }
+  bool is_emulated() const override { return true; }
+  CardMemoryInfo memory_info() override { return card_->memory_info(); }
+  std::byte* allocate(int64_t bytes, const char* what) override {
+    ++allocations;
+    return card_->allocate(bytes, what);
+  }
+  void release(std::byte* memory) noexcept override { card_->release(memory); }
+  std::byte* allocate_pinned(int64_t bytes, const char* what) override {
+    ++allocations;
+    return card_->allocate_pinned(bytes, what);
+  }
+  void release_pinned(std::byte* memory) noexcept override { card_->release_pinned(memory); }
+  CardStream open_stream(StreamPriority priority) override { return card_->open_stream(priority); }
+  void close_stream(CardStream stream) noexcept override { card_->close_stream(stream); }
+  CardEvent open_event() override { return card_->open_event(); }
+  void close_event(CardEvent event) noexcept override { card_->close_event(event); }
+  void copy(CardStream stream, void* to, const void* from, int64_t bytes) override {
+    card_->copy(stream, to, from, bytes);
+  }
+  void fill(CardStream stream, void* to, uint8_t byte, int64_t bytes) override {
+    card_->fill(stream, to, byte, bytes);
+  }
+  void record(CardEvent event, CardStream stream) override { card_->record(event, stream); }
+  void wait(CardStream stream, CardEvent event) override { card_->wait(stream, event); }
+  bool has_completed(CardEvent event) override { return card_->has_completed(event); }
+  void synchronise(CardEvent event) override { card_->synchronise(event); }
+  void synchronise(CardStream stream) override {
+    ++waits;
+    card_->synchronise(stream);
+  }
+  void begin_capture(CardStream stream) override {
+    ++captures;
+    card_->begin_capture(stream);
+  }
+  CardGraph end_capture(CardStream stream) override { return card_->end_capture(stream); }
+  void launch(CardGraph graph, CardStream stream) override {
+    ++launches;
+    card_->launch(graph, stream);
+  }
+  void close_graph(CardGraph graph) noexcept override { card_->close_graph(graph); }
+
+  std::atomic<int> allocations = 0;
+  int waits = 0, captures = 0, launches = 0;
+
+ private:
+  const std::unique_ptr<CardRuntime> card_ = make_fake_runtime();
+};
+
+// What follows is the engine's, not a model's: one with delta nets and a shared expert serves.
+class CardEngineTest : public testing::Test {
+ protected:
+  static std::string path() { return data_path("models/qwen3_next-b"); }
+  static EngineOptions options() {
+    EngineOptions o;
+    o.threads = 2;
+    o.context = 512;
+    o.sessions = 3;
+    return o;
+  }
+  static std::unique_ptr<Engine> cpu() { return open_engine(path(), options()); }
+  static std::unique_ptr<Engine> with_card(EngineOptions o = options(), FakeOptions fake = {}) {
+    o.card = make_fake_runtime(fake);
+    o.card_tier.lambda = 0;
+    o.card_expert_bytes =
+        Engine::plan(open_model(path()), options()).experts.expert_bytes_total / 4;
+    return open_engine(path(), o);
+  }
+  const std::vector<int32_t> ids_ = text_of("qwen3_next-b");
+};
+
+TEST_F(CardEngineTest, EveryPolicyAndASmallTierInMemoryGiveTheSameBits) {
+  const std::vector<float> expected = logits_of(*cpu(), ids_);
+  for (const PolicyKind policy :
+       {PolicyKind::kScore, PolicyKind::kLru, PolicyKind::kLfu, PolicyKind::kStatic}) {
+    EngineOptions o = options();
+    o.policy.kind = policy;
+    o.expert_bytes = policy == PolicyKind::kLru ? 0 : INT64_MAX;
+    EXPECT_TRUE(same_bits(logits_of(*with_card(o), ids_), expected)) << static_cast<int>(policy);
+  }
+}
+
+TEST_F(CardEngineTest, SessionsThatDecodeTogetherKeepTheirBits) {
+  const auto run = [&](Engine& engine) {
+    std::vector<float> all;
+    std::vector<Session> sessions;
+    for (int i = 0; i < 3; ++i) {
+      sessions.push_back(engine.open_session());
+      feed(engine, sessions.back(), std::span(ids_).subspan(i, 5 + 7 * i));
+    }
+    for (int32_t step = 0; step < 4; ++step) {
+      std::vector<BatchRow> rows;
+      for (Session& session : sessions)
+        rows.push_back({&session, 20 + step, session.position(), true});
+      const std::span<const float> logits = engine.step(rows);
+      all.insert(all.end(), logits.begin(), logits.end());
+    }
+    return all;
+  };
+  EXPECT_TRUE(same_bits(run(*with_card()), run(*cpu())));
+}
+
+TEST_F(CardEngineTest, SnapshotsOfTheCardsMemoryContinueWithTheSameBits) {
+  const auto engine = with_card(options(), {.order = FakeOrder::kLazy});
+  Session session = engine->open_session();
+  feed(*engine, session, std::span(ids_).first(30));
+  const Snapshot snapshot = session.snapshot();
+  const auto step = [&] {
+    const std::span<const float> logits = feed(*engine, session, {{5, 6, 7}});
+    return std::vector<float>(logits.begin(), logits.end());
+  };
+  const std::vector<float> first = step();
+  EXPECT_FALSE(same_bits(step(), first));
+  session.restore(snapshot);
+  EXPECT_TRUE(same_bits(step(), first));
+}
+
+TEST_F(CardEngineTest, ForcedPicksGoToTheCard) {
+  const auto run = [&](std::unique_ptr<Engine> engine) {
+    const auto k = static_cast<int32_t>(engine->config().num_experts_per_tok);
+    engine->force_routing([k](int32_t layer, int32_t* experts, int64_t rows) {
+      for (int64_t i = 0; i < rows * k; ++i) experts[i] = (layer + static_cast<int32_t>(i % k)) % 8;
+    });
+    return logits_of(*engine, ids_);
+  };
+  EXPECT_TRUE(same_bits(run(with_card()), run(cpu())));
+}
+
+// Ctrl-C and all other exceptions in the middle of a token: nothing on the card or in the host's
+// threads waits for ever, the engine can be used again, or ends.
+TEST_F(CardEngineTest, AnExceptionInTheMiddleOfATokenLeavesNothingWaiting) {
+  struct Thrower : StepObserver {
+    void on_hidden(int32_t layer, const float*, int64_t) override {
+      if (layer == 1) throw Error("somebody has had enough");
+    }
+    void on_routing(int32_t, const int32_t*, const float*, int64_t) override {}
+  };
+  const std::vector<float> expected = logits_of(*cpu(), ids_);
+  for (const FakeOrder order : {FakeOrder::kInOrder, FakeOrder::kLazy}) {
+    const auto engine = with_card(options(), {.order = order});
+    for (int i = 0; i < 3; ++i) {
+      Session session = engine->open_session();
+      feed(*engine, session, std::span(ids_).first(3));
+      Thrower thrower;
+      EXPECT_THROW(feed(*engine, session, {{7}}, 0, nullptr, &thrower), Error);
+    }
+    EXPECT_TRUE(same_bits(logits_of(*engine, ids_), expected));
+  }
+}
+
+TEST_F(CardEngineTest, ADecodedTokenIsOneGraphAndOneWait) {
+  const auto card = std::make_shared<CountingRuntime>();
+  EngineOptions o = options();
+  o.card = card;
+  const auto engine = open_engine(path(), o);
+  Session session = engine->open_session();
+  feed(*engine, session, std::vector<int32_t>(250, 5));
+  feed(*engine, session, {{1}});
+  const int waits = card->waits, launches = card->launches, allocations = card->allocations;
+  for (int32_t i = 0; i < 4; ++i) feed(*engine, session, {{i}});
+  EXPECT_EQ(card->captures, 1);
+  EXPECT_EQ(card->launches, launches + 4);
+  EXPECT_EQ(card->waits, waits + 4);
+  EXPECT_EQ(card->allocations, allocations);
+  feed(*engine, session, {{3}});  // position 255, the last of a KV block
+  EXPECT_EQ(card->captures, 1);
+  feed(*engine, session, {{4}});
+  EXPECT_EQ(card->captures, 2) << "attention is spread over two blocks from here on";
+}
+
+TEST_F(CardEngineTest, ACardThatIsTooSmallIsAnErrorWithNumbers) {
+  EngineOptions o = options();
+  o.card = make_fake_runtime({.memory_bytes = 100'000});
+  try {
+    open_engine(path(), o);
+    FAIL() << "a card of 100 kB";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("the card has no room for"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace hotset::test
