@@ -74,6 +74,12 @@ void Memory::commit(int64_t bytes, const char* what) {
   mprotect(data_ + end, static_cast<size_t>(bytes_ - end), PROT_NONE);
 }
 
+void Memory::touch() const {
+  constexpr int64_t kSmallPage = 4096;
+  for (int64_t at = 0; at < bytes_; at += kSmallPage)
+    const_cast<volatile std::byte&>(data_[at]) = std::byte{};
+}
+
 Memory::~Memory() {
   if (data_ != nullptr) munmap(data_, static_cast<size_t>(bytes_));
 }

@@ -22,6 +22,8 @@ class Memory {
   // From now on the first `bytes` of a reservation are memory: new ones are zero, those beyond go
   // back to the system.
   void commit(int64_t bytes, const char* what);
+  // Has all of it committed now: later, with the machine full, there may be no huge pages left.
+  void touch() const;
   ~Memory();
   Memory(Memory&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}

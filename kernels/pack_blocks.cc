@@ -168,14 +168,7 @@ struct Iq4Xs : Block256 {
 };
 
 template <class Source>
-void pack_block(const std::byte* block, int64_t b, int64_t r, const Planes<std::byte*>& out) {
-  constexpr int kLowBytes = Source::kLayout == Layout::kP8 ? 256 : 128;
-#pragma GCC unroll 8  // u known to the compiler: constant shifts, 1.4 times as fast for Q6_K
-  for (int64_t u = 0; u < Source::kUnits; ++u) {
-    const int64_t unit = b * Source::kUnits + u;
-    write_unit<Source::kLayout>(Source::unit(block, u), r, out.codes + unit * kLowBytes,
-                                out.high + unit * 64);
-  }
+void pack_scales(const std::byte* block, int64_t b, int64_t r, const Planes<std::byte*>& out) {
   if constexpr (Source::kScaleBytes == 1) {
     out.scales[b * 8 + r] = block[Source::kScaleAt];
   } else {
@@ -197,11 +190,18 @@ void pack_block(const std::byte* block, int64_t b, int64_t r, const Planes<std::
 
 template <class Source>
 void pack_group(int64_t k, const RowGroup& group, const Planes<std::byte*>& out) {
+  constexpr int kLowBytes = Source::kLayout == Layout::kP8 ? 256 : 128;
   const int64_t blocks = k / (32 * Source::kUnits);
+  std::array<Codes, 8> codes = {};
   for (int64_t b = 0; b < blocks; ++b) {
-    for (int r = 0; r < group.rows; ++r) {
-      pack_block<Source>(group.row(r) + b * Source::kBytes, b, r, out);
+    const auto block = [&](int r) { return group.row(r) + b * Source::kBytes; };
+#pragma GCC unroll 8  // u known to the compiler: constant shifts, 1.4 times as fast for Q6_K
+    for (int64_t u = 0; u < Source::kUnits; ++u) {
+      const int64_t unit = b * Source::kUnits + u;
+      for (int r = 0; r < group.rows; ++r) codes[r] = Source::unit(block(r), u);
+      write_unit<Source::kLayout>(codes, out.codes + unit * kLowBytes, out.high + unit * 64);
     }
+    for (int r = 0; r < group.rows; ++r) pack_scales<Source>(block(r), b, r, out);
   }
 }
 

@@ -24,12 +24,17 @@ uint8_t e4m3_bits(float value) {
   return static_cast<uint8_t>(bits >> 24 & 0x80) | static_cast<uint8_t>(bits >> 20 & 0x7f);
 }
 
+// Codes [rows][k].
 template <Layout kLayout>
-void pack_units(const uint8_t* codes, int64_t units, int64_t r, std::byte* out) {
+void pack_units(const uint8_t* codes, int64_t rows, int64_t k, int64_t units, std::byte* out) {
   constexpr int kBytes = kLayout == Layout::kP8 ? 256 : 128;
+  std::array<Codes, 8> unit = {};
   for (int64_t u = 0; u < units; ++u) {
-    const auto* at = reinterpret_cast<const std::byte*>(codes + u * 32);
-    write_unit<kLayout>({load<Words>(at), load<Words>(at + 16)}, r, out + u * kBytes, nullptr);
+    for (int64_t r = 0; r < rows; ++r) {
+      const auto* at = reinterpret_cast<const std::byte*>(codes + r * k + u * 32);
+      unit[r] = {load<Words>(at), load<Words>(at + 16)};
+    }
+    write_unit<kLayout>(unit, out + u * kBytes, nullptr);
   }
 }
 
@@ -123,16 +128,16 @@ void pack_coded_rows(const PackedShape& shape, const CodedForm& form, const Code
     const Planes<std::byte*> out = group_planes(shape, (first_row + first) / 8, packed);
     const int64_t count = std::min<int64_t>(8, rows - first);
     if (count < 8) clear_group(out, bytes);
+    const uint8_t* const codes = source.codes + first * shape.k;
     if (layout == Layout::kF8) {
-      pack_bytes(source.codes + first * shape.k, count, shape.k, first_row + first, out.codes);
+      pack_bytes(codes, count, shape.k, first_row + first, out.codes);
+    } else if (layout == Layout::kP8) {
+      pack_units<Layout::kP8>(codes, count, shape.k, shape.units(), out.codes);
+    } else if (layout == Layout::kP4) {
+      pack_units<Layout::kP4>(codes, count, shape.k, shape.units(), out.codes);
     }
     for (int64_t r = 0; r < count; ++r) {
       const CodedRows row = source.from_row(first + r, shape.k, form.blocks(shape.k));
-      if (layout == Layout::kP8) {
-        pack_units<Layout::kP8>(row.codes, shape.units(), r, out.codes);
-      } else if (layout == Layout::kP4) {
-        pack_units<Layout::kP4>(row.codes, shape.units(), r, out.codes);
-      }
       scales.pack(shape, row, r, first_row + first + r, out);
     }
   }
