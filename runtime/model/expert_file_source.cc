@@ -62,7 +62,7 @@ std::vector<ExpertShape> expert_shapes(const ModelDescription& description) {
 
 ExpertFileSource::ExpertFileSource(const ModelDescription& description, int loads, int reads,
                                    FileReads file_reads)
-    : description_(description), shapes_(expert_shapes(description)) {
+    : description_(description), shapes_(expert_shapes(description)), file_reads_(file_reads) {
   bool is_quantised = false;
   for (int32_t layer = 0; layer < layer_count(); ++layer) {
     for (int32_t expert = 0; expert < experts_per_layer(); ++expert) {
@@ -81,8 +81,12 @@ ExpertFileSource::ExpertFileSource(const ModelDescription& description, int load
     }
   }
   for (const File* file : description.files) files_.emplace_back(*file, file_reads);
-  idle_.assign(loads + (is_quantised ? reads : 0),
-               std::vector<std::byte>(static_cast<size_t>(staging_bytes_)));
+  if (file_reads == FileReads::kDirect) staging_bytes_ = std::max(staging_bytes_, landing_bytes());
+  for (int i = 0; i < loads + (is_quantised ? reads : 0); ++i) idle_.push_back(new_staging());
+}
+
+Memory ExpertFileSource::new_staging() const {
+  return Memory(staging_bytes_, "an expert on its way into a slot");
 }
 
 const MatrixSource& ExpertFileSource::matrix(ExpertId id, int32_t part) const {
@@ -100,7 +104,7 @@ std::pair<const PackedShape&, int64_t> ExpertFileSource::place(ExpertId id, int3
 
 template <class Body>
 void ExpertFileSource::with_staging(const Body& body) {
-  std::vector<std::byte> staging;
+  Memory staging;
   {
     const std::lock_guard lock(mutex_);
     if (!idle_.empty()) {
@@ -108,7 +112,7 @@ void ExpertFileSource::with_staging(const Body& body) {
       idle_.pop_back();
     }
   }
-  staging.resize(static_cast<size_t>(staging_bytes_));
+  if (staging.data() == nullptr) staging = new_staging();
   const auto give_back = [&] {
     const std::lock_guard lock(mutex_);
     idle_.push_back(std::move(staging));
@@ -132,6 +136,11 @@ int64_t ExpertFileSource::load(ExpertId id, std::span<std::byte> slot) {
   with_staging([&](std::byte* staging) {
     for (int32_t part = 0; part < parts(); ++part) {
       const MatrixSource& m = matrix(id, part);
+      if (file_reads_ == FileReads::kDirect && m.quantised == nullptr) {
+        bytes += read(id, part, staging);
+        pack(id, part, staging, slot);
+        continue;
+      }
       const auto [shape, at] = place(id, part);
       pack_matrix(m, shape, staging, slot.data() + at);
       check_unchanged(m);
@@ -199,6 +208,8 @@ void ExpertFileSource::pack(ExpertId id, int32_t part, const std::byte* landing,
 }
 
 void ExpertFileSource::expect(ExpertId id) {
+  if (file_reads_ == FileReads::kDirect)
+    return;  // the page cache is not where it will be read from
   for (int32_t part = 0; part < parts(); ++part) {
     const MatrixSource& m = matrix(id, part);
     expect_rows(m, 0, m.n);

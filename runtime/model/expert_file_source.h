@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cache/expert_source.h"
+#include "kernels/memory.h"
 #include "kernels/packed.h"
 #include "runtime/weights/landing_file.h"
 #include "runtime/weights/model_description.h"
@@ -19,6 +20,8 @@ std::vector<ExpertShape> expert_shapes(const ModelDescription& description);
 class ExpertFileSource : public ExpertSource {
  public:
   // `loads`, `reads`: how many load() and read() calls may be under way at once without allocating.
+  // Direct reads go past the page cache whoever reads: filled through it, a model that does not fit
+  // drives everything else out, the pages under its own slots included.
   ExpertFileSource(const ModelDescription& description, int loads, int reads = 1,
                    FileReads file_reads = FileReads::kBuffered);
 
@@ -42,19 +45,22 @@ class ExpertFileSource : public ExpertSource {
   const LandingFile& file_of(const RowRange& range) const;
   const MatrixSource& matrix(ExpertId id, int32_t part) const;
   std::pair<const PackedShape&, int64_t> place(ExpertId id, int32_t part) const;
+  Memory new_staging() const;
   template <class Body>
   void with_staging(const Body& body);
 
   const ModelDescription& description_;
   std::vector<ExpertShape> shapes_;
   std::vector<LandingFile> files_;
-  int64_t staging_bytes_ = 0;  // the largest matrix in source form
-  int64_t part_bytes_ = 0;     // of a landing: the largest matrix, wherever its ranges begin
+  const FileReads file_reads_;
+  int64_t staging_bytes_ =
+      0;                    // the largest matrix in source form; where reads are direct a landing
+  int64_t part_bytes_ = 0;  // of a landing: the largest matrix, wherever its ranges begin
 
   // Buffers, one for each load under way. All exist from the start: which thread happens to
   // load beside which is chance, and a token must not allocate.
   std::mutex mutex_;
-  std::vector<std::vector<std::byte>> idle_;
+  std::vector<Memory> idle_;
 };
 
 }  // namespace hotset

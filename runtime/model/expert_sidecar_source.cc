@@ -9,7 +9,10 @@ namespace hotset {
 
 int64_t ExpertSidecarSource::load(ExpertId id, std::span<std::byte> slot) {
   const auto blob = slot.first(static_cast<size_t>(file_.shapes()[id.layer].bytes));
-  return sidecar_.read_expert(id, blob) ? std::ssize(blob) : file_.load(id, slot);
+  const bool is_whole = reads_ == FileReads::kBuffered
+                            ? sidecar_.read_expert(id, blob)
+                            : read(id, 0, slot.data()) > 0 && sidecar_.is_expert(id, blob);
+  return is_whole ? std::ssize(blob) : file_.load(id, slot);
 }
 
 int64_t ExpertSidecarSource::landing_bytes() const {

@@ -10,7 +10,7 @@ namespace hotset {
 class ExpertSidecarSource : public ExpertSource {
  public:
   ExpertSidecarSource(Sidecar& sidecar, ExpertFileSource& file, FileReads reads)
-      : sidecar_(sidecar), file_(file), landing_file_(sidecar.file(), reads) {}
+      : sidecar_(sidecar), file_(file), reads_(reads), landing_file_(sidecar.file(), reads) {}
 
   int32_t layer_count() const override { return file_.layer_count(); }
   int32_t experts_per_layer() const override { return file_.experts_per_layer(); }
@@ -21,11 +21,14 @@ class ExpertSidecarSource : public ExpertSource {
   void pack(ExpertId id, int32_t part, const std::byte* landing,
             std::span<std::byte> slot) override;
   bool lands_packed() const override { return true; }
-  void expect(ExpertId id) override { sidecar_.expect_expert(id); }
+  void expect(ExpertId id) override {
+    if (reads_ == FileReads::kBuffered) sidecar_.expect_expert(id);
+  }
 
  private:
   Sidecar& sidecar_;
   ExpertFileSource& file_;
+  const FileReads reads_;
   const LandingFile landing_file_;
 };
 
