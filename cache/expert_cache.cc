@@ -29,6 +29,7 @@ ExpertCache::ExpertCache(ExpertSource& source, SlotPlan plan, ThreadPool& pool,
       is_guessed_(experts_per_layer_),
       reader_(source, recorder_, options.reading_threads, options.reads) {
   recorder_.budget(0, plan_.slot_bytes_total);
+  if (!plan_.all_resident()) reader_.touch_landings();
   for (const SlotPlan::Class& planned : plan_.classes) {
     auto c = std::make_unique<SizeClass>(planned);
     c->policy = new_policy(policy, *c);

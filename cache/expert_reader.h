@@ -7,6 +7,7 @@
 // bytes that land: who finds a read landed under it sees all of them.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -66,6 +67,9 @@ class ExpertReader {
   // Gives up all that the event asked for; returns when nothing lands in place any more.
   void cancel_needed();
 
+  // What will be read over and over should land on huge pages: a disk writes into them twice as
+  // fast as into scattered small ones (measured through virtio: 1.5 against 0.8 GB/s).
+  void touch_landings() const { landings_.touch(); }
   int64_t landing_bytes() const { return landings_.bytes(); }
   ReadAheadStats stats() const;
   void verify() const;
@@ -85,6 +89,7 @@ class ExpertReader {
     Clock::time_point begun, ended, needed;
   };
 
+  void wait_for_landing(std::unique_lock<std::mutex>& lock);
   void work(const std::stop_token& stop);
   Read* next_to_read();
   Read* find(ExpertId id);
@@ -102,6 +107,7 @@ class ExpertReader {
   mutable std::mutex mutex_;
   std::condition_variable_any queued_;
   std::condition_variable landed_;
+  std::atomic<uint32_t> landings_ended_ = 0;  // changes with every landing
   std::vector<Read> reads_;
   int64_t order_ = 0;
   ReadAheadStats stats_;
