@@ -379,6 +379,16 @@ int64_t Engine::bytes_per_token() const {
   return bytes;
 }
 
+int64_t Engine::expert_bytes_per_token() const {
+  int64_t bytes = bytes_per_token() - state_->weights.packed_bytes;
+  for (const LayerTensors& layer : state_->description.layers) {
+    if (!layer.shared_expert) continue;
+    const ExpertSourceTensors& shared = *layer.shared_expert;
+    bytes += shared.gate.bytes() + shared.up.bytes() + shared.down.bytes();
+  }
+  return bytes;
+}
+
 std::span<const float> feed(Engine& engine, Session& session, std::span<const int32_t> tokens,
                             int64_t chunk, const std::function<void(std::span<const float>)>& all,
                             StepObserver* observer) {

@@ -151,6 +151,8 @@ class Engine {
   const File& expert_file() const;  // from which experts are read; the largest of several
   // Bytes of weights that one decoded token reads: dense matrices and k experts a layer.
   int64_t bytes_per_token() const;
+  // Of it, what layers read between their router and their combination.
+  int64_t expert_bytes_per_token() const;
 
  private:
   friend std::span<const float> feed(Engine&, Session&, std::span<const int32_t>, int64_t,

@@ -20,6 +20,7 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -93,11 +94,12 @@ class Bench {
   double prefill_tps() {
     return rate(options_.prompt, [&] { last_ = feed(engine_, session_, prompt_ids_); });
   }
-  double decode_tps() {
+  double decode_tps(const std::function<void()>& after_token = {}) {
     return rate(options_.generate, [&] {
       for (const int32_t& id : decode_ids_) {
         throw_if_interrupted();
         last_ = feed(engine_, session_, {&id, 1});
+        if (after_token) after_token();
       }
     });
   }
@@ -149,14 +151,22 @@ class DiskBench {
       return static_cast<double>(engine_.cache().prefetch_stats().reads.waited_ns) / 1e6;
     };
     const double bytes_before = bytes(), waited_before = waited();
-    DiskDecode decode{.tps = bench_.decode_tps()};
+    DiskDecode decode;
+    std::vector<CacheStats> last = engine_.cache().layer_stats();
+    decode.tps = bench_.decode_tps([&] {  // some microseconds
+      std::vector<CacheStats> now = engine_.cache().layer_stats();
+      for (size_t layer = 0; layer < now.size(); ++layer) {
+        decode.layer_bytes.push_back(now[layer].bytes_read - last[layer].bytes_read);
+      }
+      last = std::move(now);
+    });
     decode.miss_bytes_per_token = (bytes() - bytes_before) / static_cast<double>(tokens_);
     decode.waited_ms_per_token = (waited() - waited_before) / static_cast<double>(tokens_);
     const double after = disk_.measure_gbps();
     decode.disk_gbps = (gbps_ + after) / 2;
     gbps_ = after;
-    bound_.decodes.push_back(decode);
-    return decode.tps;
+    bound_.decodes.push_back(std::move(decode));
+    return bound_.decodes.back().tps;
   }
 
   DiskBound bound() {
@@ -165,6 +175,9 @@ class DiskBench {
       player_->hold(true);
     }
     bound_.resident_tps = bench_.resident_tps();
+    bound_.layers = std::ssize(engine_.cache().layer_stats());
+    bound_.layer_share = static_cast<double>(engine_.expert_bytes_per_token()) /
+                         static_cast<double>(engine_.bytes_per_token() * bound_.layers);
     return bound_;
   }
 

@@ -55,6 +55,16 @@ double DiskBandwidth::measure_gbps() {
   return static_cast<double>(kReads * expert_bytes_) / seconds.count() / 1e9;
 }
 
+double DiskBound::unguessed_tps(const DiskDecode& decode) const {
+  const double hides = layer_share / resident_tps;
+  double waits = 0;
+  for (const int64_t bytes : decode.layer_bytes) {
+    waits += std::max(0.0, static_cast<double>(bytes) / 1e9 / decode.disk_gbps - hides);
+  }
+  const auto tokens = static_cast<double>(decode.layer_bytes.size()) / static_cast<double>(layers);
+  return 1.0 / (1.0 / resident_tps + waits / tokens);
+}
+
 double DiskBound::reached() const {
   return median([&](const DiskDecode& d) { return d.tps / std::min(d.disk_tps(), resident_tps); });
 }
@@ -66,6 +76,7 @@ nlohmann::ordered_json DiskBound::json() const {
       {"belady_bytes_per_token", belady_bytes_per_token},
       {"disk_tps", median([](const DiskDecode& d) { return d.disk_tps(); })},
       {"resident_tps", resident_tps},
+      {"unguessed_tps", median([&](const DiskDecode& d) { return unguessed_tps(d); })},
       {"waited_ms_per_token", median([](const DiskDecode& d) { return d.waited_ms_per_token; })},
       {"reached", reached()}};
 }
@@ -80,12 +91,15 @@ std::string DiskBound::text() const {
   }
   return fmt::format(
       "disk gives {:.2f} GB/s, a token misses {}: at most {:.2f} tokens/s{}; with every pick "
-      "resident {:.2f}; decode reaches {:.0f} % of the lesser, and waits {:.1f} ms a token",
+      "resident {:.2f}; decode reaches {:.0f} % of the lesser, and waits {:.1f} ms a token; "
+      "without "
+      "guesses, where a layer's reads begin at its router, {:.2f} tokens/s would be the most",
       gbps,
       human_bytes(
           static_cast<int64_t>(median([](const DiskDecode& d) { return d.miss_bytes_per_token; }))),
       median([](const DiskDecode& d) { return d.disk_tps(); }), belady, resident_tps,
-      100 * reached(), median([](const DiskDecode& d) { return d.waited_ms_per_token; }));
+      100 * reached(), median([](const DiskDecode& d) { return d.waited_ms_per_token; }),
+      median([&](const DiskDecode& d) { return unguessed_tps(d); }));
 }
 
 double belady_bytes_per_token(const RoutingPlayer& player, const SlotPlan& plan) {

@@ -33,6 +33,7 @@ class DiskBandwidth {
 // One repetition of decoding beside the disk of that moment.
 struct DiskDecode {
   double tps = 0, disk_gbps = 0, miss_bytes_per_token = 0, waited_ms_per_token = 0;
+  std::vector<int64_t> layer_bytes;  // missed, [tokens][layers]
   // Tokens a second if reading missed experts were all there is to do; infinite without misses.
   double disk_tps() const { return 1e9 * disk_gbps / miss_bytes_per_token; }
 };
@@ -40,6 +41,8 @@ struct DiskDecode {
 struct DiskBound {
   std::vector<DiskDecode> decodes;
   double resident_tps = 0;  // decoding where every pick is resident
+  double layer_share = 0;   // of that time, what a layer takes from its router to its combination
+  int64_t layers = 0;
   // What Belady's choice with bypass misses with the same slots in the second half of the trace
   // (the first fills them); 0: not known.
   double belady_bytes_per_token = 0;
@@ -51,6 +54,9 @@ struct DiskBound {
     for (const DiskDecode& decode : decodes) samples.values.push_back(of(decode));
     return samples.at(.5);
   }
+  // Without guesses: what a layer misses is read from its router on, so that no more is hidden than
+  // what its shared expert and all of its routed ones, were they resident, take to compute.
+  double unguessed_tps(const DiskDecode& decode) const;
   // Of the lesser of what the disk and computing alone allow.
   double reached() const;
   nlohmann::ordered_json json() const;
