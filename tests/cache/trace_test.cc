@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <cstdio>
 #include <random>
 #include <sstream>
 
@@ -184,6 +186,39 @@ TEST(TraceTest, ABlockIsHandedOnBeforeMoreThanATokenOrTwoIsAtStake) {
     largest = std::max(largest, out.ends[i] - out.ends[i - 1]);
   }
   EXPECT_LT(largest, 40'000u);
+}
+
+// Recording is part of the step's own thread, so its time is what it costs: of 48 layers, top-10,
+// blocks written into a file.
+TEST(TraceTest, ATokenCostsTensOfMicroseconds) {
+  constexpr int kLayers = 48, kTokens = 2000, kRounds = 5;
+  const TraceHeader h = header(kLayers, 512, 10);
+  const std::vector<int32_t> ids = {501, 7, 33, 250, 1, 99, 480, 12, 300, 64};
+  const std::vector<float> weights(10, 0.1f);
+  double best_us = 1e9;
+  for (int round = 0; round < kRounds; ++round) {
+    std::FILE* const file = std::tmpfile();
+    ASSERT_NE(file, nullptr);
+    std::setbuf(file, nullptr);
+    TraceWriter writer(h, [&](std::span<const std::byte> bytes) {
+      ASSERT_EQ(std::fwrite(bytes.data(), 1, bytes.size(), file), bytes.size());
+    });
+    const auto start = std::chrono::steady_clock::now();
+    for (int token = 0; token < kTokens; ++token) {
+      for (int32_t layer = 0; layer < kLayers; ++layer) {
+        writer.add(token, layer, TracePhase::kDecode, ids.data(), weights.data(), 1);
+      }
+    }
+    const std::chrono::duration<double, std::micro> taken =
+        std::chrono::steady_clock::now() - start;
+    best_us = std::min(best_us, taken.count() / kTokens);
+    std::fclose(file);
+  }
+  RecordProperty("us_a_token", static_cast<int>(best_us + 0.5));
+  std::printf("trace: %.1f us a token of %d layers\n", best_us, kLayers);
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+  EXPECT_LT(best_us, 50);
+#endif
 }
 
 }  // namespace
