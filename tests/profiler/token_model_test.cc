@@ -57,7 +57,7 @@ TEST(TokenModelTest, CopiesThatATokenQueuesAreStillThereForTheNext) {
   EXPECT_DOUBLE_EQ(model.token(later).cpu, alone * 10 / 8);
 }
 
-// The ceiling for 80B without copies: 849 MB of experts a token, a card of 360 GB/s, memory of 40 GB/s.
+// The ceiling for 80B, 849 MB of experts a token: a card of 360 GB/s, memory of 40 GB/s.
 TEST(TokenModelTest, WithoutCopiesItIsTheSimpleCeiling) {
   TokenBytes bytes;
   bytes.layers.assign(48, {.mixer = 20'000'000, .shared = 1'770'000, .expert = 1'770'000});
