@@ -17,7 +17,8 @@ std::array<const char*, kRangeNames> range_names() {
 
 }  // namespace
 
-Recorder::Recorder(std::unique_ptr<Ring> ring) : ring_(std::move(ring)), nvtx_(range_names()) {}
+Recorder::Recorder(std::unique_ptr<Ring> ring)
+    : ring_(std::move(ring)), nvtx_(range_names()), stage_ns_(now_ns()) {}
 
 uint64_t Recorder::now_ns() const {
   if (!ring_) return 0;
@@ -46,14 +47,26 @@ Recorder::Range::Range(Recorder& recorder, RangeName name, int32_t layer, int64_
       layer_(layer),
       count_(count),
       bytes_(bytes),
+      is_stage_(false),
       begin_ns_(recorder.now_ns()) {
   recorder.nvtx_.push(static_cast<int>(name), layer, recorder.step_.load(std::memory_order_relaxed),
                       bytes);
 }
 
+Recorder::Range::Range(Recorder& recorder, RangeName name, int32_t layer)
+    : recorder_(recorder),
+      name_(name),
+      layer_(layer),
+      is_stage_(true),
+      begin_ns_(recorder.stage_ns_) {
+  recorder.nvtx_.push(static_cast<int>(name), layer, recorder.step_.load(std::memory_order_relaxed),
+                      0);
+}
+
 Recorder::Range::~Range() {
   recorder_.nvtx_.pop();
   const uint64_t now = recorder_.now_ns();
+  if (is_stage_) recorder_.stage_ns_ = now;
   recorder_.write(RecordType::kRange, static_cast<uint8_t>(name_), layer_,
                   RangeRecord{static_cast<int64_t>(now - begin_ns_), bytes_, count_}, now);
 }
@@ -65,6 +78,7 @@ Recorder::Step::Step(Recorder& recorder, int64_t position, int64_t rows)
   if (recorder.ring_) recorder.ring_->take_step_lane();
   const RangeName name = rows == 1 ? RangeName::kToken : RangeName::kPrompt;
   recorder.nvtx_.push(static_cast<int>(name), -1, step, 0);
+  recorder.stage_ns_ = begin_ns_;
   recorder.write(RecordType::kStepBegin, 0, -1, record_, begin_ns_);
 }
 

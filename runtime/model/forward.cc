@@ -63,7 +63,7 @@ Rows ForwardPass::compute(const Batch& batch, Rows x, StepKind kind, ExpertPredi
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     const LayerWeights& layer = weights_.layers[i];
     for (const Tile& tile : tiles_) {
-      const auto range = recorder_.range(RangeName::kMixer, static_cast<int32_t>(i));
+      const auto range = recorder_.stage(RangeName::kMixer, static_cast<int32_t>(i));
       mix(layer, x.slice(tile.first_row, tile.rows),
           std::span(tile_runs_).subspan(tile.first_run, tile.runs));
     }
@@ -76,7 +76,7 @@ Rows ForwardPass::compute(const Batch& batch, Rows x, StepKind kind, ExpertPredi
 }
 
 Rows ForwardPass::head(const Batch& batch, Rows x) {
-  const auto range = recorder_.range(RangeName::kHead);
+  const auto range = recorder_.stage(RangeName::kHead);
   const auto count = std::ssize(batch.rows_with_logits);
   for (int64_t r = 0; r < count; ++r) {
     device_.copy(logit_rows_.slice(r, 1), x.slice(batch.rows_with_logits[r], 1));

@@ -31,7 +31,7 @@ void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, ExpertPredict
   Rows shared, shared_gate;
 
   {
-    const auto range = recorder_.range(RangeName::kRouter, layer);
+    const auto range = recorder_.stage(RangeName::kRouter, layer);
     device_.norm(normed, x, w.norm);
     device_.project(normed, {{w.router, logits}});
     if (forced_) {
@@ -46,7 +46,7 @@ void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, ExpertPredict
     observer->on_routing(layer, seen.experts, seen.weights, n);
   }
   {
-    const auto range = recorder_.range(RangeName::kExperts, layer);
+    const auto range = recorder_.stage(RangeName::kExperts, layer);
     device_.begin_experts(layer, routing, normed);
     if (predictor != nullptr) {  // while what this layer misses is read
       Routing guess = guess_;
@@ -65,7 +65,7 @@ void MoeLayer::forward(int32_t layer, const MoeWeights& w, Rows x, ExpertPredict
     }
     device_.experts();
   }
-  const auto range = recorder_.range(RangeName::kCombine, layer);
+  const auto range = recorder_.stage(RangeName::kCombine, layer);
   device_.combine(x, routing, shared, shared_gate);
 }
 
