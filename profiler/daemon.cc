@@ -1,6 +1,7 @@
 #include "profiler/daemon.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "kernels/check.h"
@@ -67,18 +68,20 @@ void Daemon::read(WatchedEngine& engine, const Now& now, JsonLog* log) {
 }
 
 // Against the median of the tokens before it: what is usual differs a thousandfold by machine and
-// model. A millisecond more than usual is never worth a line.
+// model. A millisecond more than usual is never worth a line. The median itself is not needed: it
+// is below a bound if more than half of the tokens are.
 bool Daemon::is_slow(WatchedEngine& engine, const Token& token) const {
   constexpr size_t kLeast = 16;
   constexpr int64_t kLeastNs = 1000000;
   std::vector<int64_t>& known = engine.latencies;
   bool slow = false;
   if (known.size() >= kLeast) {
-    std::vector<int64_t> sorted = known;
-    const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
-    std::nth_element(sorted.begin(), middle, sorted.end());
-    slow = static_cast<double>(token.latency_ns()) > slow_factor_ * static_cast<double>(*middle) &&
-           token.latency_ns() > *middle + kLeastNs;
+    const auto by_factor =
+        static_cast<int64_t>(std::ceil(static_cast<double>(token.latency_ns()) / slow_factor_));
+    const int64_t bound = std::min(by_factor, token.latency_ns() - kLeastNs);
+    const auto below =
+        std::count_if(known.begin(), known.end(), [&](int64_t latency) { return latency < bound; });
+    slow = below > std::ssize(known) / 2;
   }
   if (known.size() < kLatenciesKept) {
     known.push_back(token.latency_ns());
