@@ -1,6 +1,6 @@
 // The ring between an engine and its watchers: a file of fixed size on tmpfs that the engine maps
-// and writes, and any number of readers map read-only (profiler/ring_reader.h). The writer never
-// waits, never allocates, and knows nothing of readers: what it overwrites, they count as lost.
+// and writes, and any number of readers read (profiler/ring_reader.h). The writer never waits,
+// never allocates, and knows nothing of readers: what it overwrites, they count as lost.
 //
 // Layout, little-endian, in this order, each part aligned to a page:
 //   RingHeader          one page, with RingGauges in its second half
@@ -12,11 +12,13 @@
 //   2. the seven words        release, each
 //   3. sequence = n + 1       release
 //   4. head = n + 1           release
-// A reader of record n loads the sequence (acquire), the words (acquire, each), and the sequence
-// again (relaxed); it has the record if both were n + 1. Why this suffices without fences: a word
-// that belongs to a later record was stored after that record's 1., and reading it by acquire makes
-// 1. visible to the second load, which then cannot find n + 1. A word of an earlier record cannot
-// be seen: the first load, having found n + 1, made all stores before 3. visible.
+// A reader of record n reads, in this order, the head, which must be above n; the words; and the
+// sequence, which must be n + 1 then: it has the record. Why this suffices without fences: the head
+// (acquire) made all stores of record n visible, so no word of an earlier record can be seen. A
+// word of a later record was stored after that record's 1., and who reads it (acquire) then finds
+// that the sequence is no longer n + 1. Readers read the file, each step in a system call of its
+// own: the kernel's loads are in that order where the processor does not reorder loads (x86-64 does
+// not).
 #pragma once
 
 #include <sys/types.h>

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +17,7 @@ namespace hotset {
 namespace {
 
 constexpr uint16_t kNoLayer = 0xffff;
+constexpr size_t kPiece = 256;  // cells that are read at once: few, so that they are still cached
 
 // Bounds that no real engine comes near; they keep what a reader allocates small.
 constexpr int32_t kLayersMax = 4096, kExpertsMax = 65536;
@@ -28,64 +28,65 @@ constexpr int64_t kCellsMax = int64_t{1} << 22;  // layers * experts
 RingReader::RingReader(const std::string& path)
     : RingReader(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), path) {}
 
-RingReader::RingReader(int fd, const std::string& path) : path_(path), fd_(fd) {
+RingReader::RingReader(int fd, const std::string& path)
+    : path_(path), fd_(fd), cells_(kPiece), again_(kPiece) {
   if (fd < 0) throw Error(path_ + ": cannot be opened: " + std::strerror(errno));
   try {
-    map(fd);
+    open_ring();
   } catch (...) {
     close(fd);
-    if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), bytes_);
     throw;
   }
 }
 
 RingReader::~RingReader() {
-  munmap(const_cast<std::byte*>(data_), bytes_);
   close(fd_);
 }
 
-void RingReader::map(int fd) {
+bool RingReader::read(uint64_t at, void* to, size_t bytes) const {
+  return pread(fd_, to, bytes, static_cast<off_t>(at)) == static_cast<ssize_t>(bytes);
+}
+
+void RingReader::open_ring() {
   const auto refuse = [&](const std::string& why) { throw Error(path_ + ": " + why); };
   struct stat status {};
-  if (fstat(fd, &status) != 0) refuse(std::strerror(errno));
+  if (fstat(fd_, &status) != 0) refuse(std::strerror(errno));
   if (!S_ISREG(status.st_mode) || status.st_uid != geteuid() || (status.st_mode & 077) != 0) {
     refuse("is not a file of this user's with mode 0600");
   }
-  bytes_ = static_cast<uint64_t>(status.st_size);
-  if (bytes_ < kRingPage + sizeof(RingLane)) refuse("is too short for a ring");
-  void* mapped = mmap(nullptr, bytes_, PROT_READ, MAP_SHARED, fd, 0);
-  if (mapped == MAP_FAILED) refuse(std::string("cannot be mapped: ") + std::strerror(errno));
-  data_ = static_cast<const std::byte*>(mapped);
+  const auto bytes = static_cast<uint64_t>(status.st_size);
+  if (bytes < kRingPage + sizeof(RingLane)) refuse("is too short for a ring");
 
   // The magic is written last.
-  auto* magic = reinterpret_cast<uint64_t*>(const_cast<std::byte*>(data_));
-  if (std::atomic_ref<uint64_t>(*magic).load(std::memory_order_acquire) != kRingMagic) {
+  uint64_t magic = 0;
+  if (!read_word(offsetof(RingHeader, magic), magic) || magic != kRingMagic ||
+      !read(0, &header_, sizeof header_)) {
     refuse("is not a ring, or not yet");
   }
-  std::memcpy(&header_, data_, sizeof header_);
   if (header_.version != kRingVersion) {
     refuse(fmt::format("is a ring of version {}, this program reads version {}", header_.version,
                        kRingVersion));
   }
   const RingHeader& h = header_;
   const bool is_sound = h.header_bytes == sizeof(RingHeader) && h.cell_bytes == sizeof(RingCell) &&
-                        h.file_bytes == bytes_ && h.lanes >= 1 && h.lanes <= kRingLanesMax &&
+                        h.file_bytes == bytes && h.lanes >= 1 && h.lanes <= kRingLanesMax &&
                         h.layers >= 1 && h.layers <= kLayersMax && h.experts_per_layer >= 1 &&
                         h.experts_per_layer <= kExpertsMax &&
                         int64_t{h.layers} * h.experts_per_layer <= kCellsMax;
-  if (!is_sound || kRingPage + h.lanes * sizeof(RingLane) > bytes_) {
+  if (!is_sound || kRingPage + h.lanes * sizeof(RingLane) > bytes) {
     refuse("is damaged: its header contradicts itself or the file's size");
   }
   header_.model[sizeof header_.model - 1] = 0;
   header_.program[sizeof header_.program - 1] = 0;
-  const auto* shared = reinterpret_cast<const RingLane*>(data_ + kRingPage);
   for (uint32_t i = 0; i < h.lanes; ++i) {
-    const uint64_t capacity = shared[i].capacity, at = shared[i].cells_at;
-    const bool fits = std::has_single_bit(capacity) && capacity <= kRingRecordsMax &&
-                      at % sizeof(RingCell) == 0 && at <= bytes_ &&
-                      capacity <= (bytes_ - at) / sizeof(RingCell);
+    Lane lane{.at = kRingPage + i * sizeof(RingLane)};
+    const bool fits = read_word(lane.at + offsetof(RingLane, capacity), lane.capacity) &&
+                      read_word(lane.at + offsetof(RingLane, cells_at), lane.cells_at) &&
+                      std::has_single_bit(lane.capacity) && lane.capacity <= kRingRecordsMax &&
+                      lane.cells_at % sizeof(RingCell) == 0 && lane.cells_at <= bytes &&
+                      lane.capacity <= (bytes - lane.cells_at) / sizeof(RingCell);
     if (!fits) refuse(fmt::format("is damaged: lane {} does not fit the file", i));
-    lanes_.push_back({&shared[i], reinterpret_cast<const RingCell*>(data_ + at), capacity, 0});
+    lanes_.push_back(lane);
   }
 }
 
@@ -98,39 +99,40 @@ std::string RingReader::model() const {
   return name;
 }
 
-// Beyond the end of a file that was cut off every look would be a signal: zeros take its place.
-bool RingReader::is_whole() const {
-  struct stat status {};
-  if (fstat(fd_, &status) == 0 && std::cmp_greater_equal(status.st_size, bytes_)) return true;
-  void* zeros = mmap(const_cast<std::byte*>(data_), bytes_, PROT_READ,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-  HOTSET_CHECK(zeros == data_, "a mapping takes the place of one as large");
-  return false;
-}
-
 bool RingReader::writer_is_alive() const {
-  if (!is_whole()) return false;
-  const auto* gauges = reinterpret_cast<const RingGauges*>(data_ + kRingGaugesAt);
-  if (gauges->is_closed.load(std::memory_order_acquire) != 0) return false;
+  uint64_t is_closed = 0;
+  struct stat status {};
+  if (fstat(fd_, &status) != 0 || std::cmp_less(status.st_size, header_.file_bytes) ||
+      !read_word(kRingGaugesAt + offsetof(RingGauges, is_closed), is_closed) || is_closed != 0) {
+    return false;
+  }
   const uint64_t start = process_start(header_.pid);
   return start != 0 && start == header_.pid_start;
 }
 
 void RingReader::drain(std::vector<Record>& out) {
   const size_t first = out.size();
-  if (!is_whole()) return;
-  const auto* gauges = reinterpret_cast<const RingGauges*>(data_ + kRingGaugesAt);
-  budget_bytes_ = gauges->budget_bytes.load(std::memory_order_relaxed);
-  resident_bytes_ = gauges->resident_bytes.load(std::memory_order_relaxed);
+  std::array<uint64_t, 2> gauges;
+  static_assert(offsetof(RingGauges, resident_bytes) == sizeof(uint64_t));
+  if (!read(kRingGaugesAt, &gauges, sizeof gauges)) gauges = {};
+  budget_bytes_ = static_cast<int64_t>(gauges[0]);
+  resident_bytes_ = static_cast<int64_t>(gauges[1]);
   for (Lane& lane : lanes_) drain_lane(lane, out);
-  std::stable_sort(out.begin() + static_cast<std::ptrdiff_t>(first), out.end(),
-                   [](const Record& a, const Record& b) { return a.time_ns < b.time_ns; });
+  const auto begin = out.begin() + static_cast<std::ptrdiff_t>(first);
+  const auto is_earlier = [](const Record& a, const Record& b) { return a.time_ns < b.time_ns; };
+  // Where nothing was read from the file, only the step's lane has any.
+  if (!std::is_sorted(begin, out.end(), is_earlier)) std::stable_sort(begin, out.end(), is_earlier);
 }
 
-// At most a lap a call, whatever the head says.
+// At most a lap a call, whatever the head says. Each piece of cells is read twice: after the head
+// that says that its records are complete, and again for what the sequences are then (cache/ring.h
+// says why a record is whole if its sequence still is its own).
 void RingReader::drain_lane(Lane& lane, std::vector<Record>& out) {
-  dropped_ = lanes_[0].shared->dropped.load(std::memory_order_relaxed);
-  const uint64_t head = lane.shared->head.load(std::memory_order_acquire);
+  uint64_t head = 0;
+  if (!read_word(lanes_[0].at + offsetof(RingLane, dropped), dropped_) ||
+      !read_word(lane.at + offsetof(RingLane, head), head)) {
+    return;
+  }
   if (head < lane.next) {  // no writer does that
     lane.next = head;
     ++invalid_;
@@ -140,24 +142,33 @@ void RingReader::drain_lane(Lane& lane, std::vector<Record>& out) {
     overwritten_ += head - lane.next - lane.capacity;
     lane.next = head - lane.capacity;
   }
-  for (; lane.next != head; ++lane.next) {
-    const RingCell& cell = lane.cells[lane.next & (lane.capacity - 1)];
-    const uint64_t before = cell.sequence.load(std::memory_order_acquire);
-    std::array<uint64_t, 7> words;
-    for (size_t i = 0; i < words.size(); ++i) {
-      words[i] = cell.words[i].load(std::memory_order_acquire);
+  while (lane.next != head) {
+    const uint64_t place = lane.next & (lane.capacity - 1);
+    const uint64_t count =
+        std::min<uint64_t>({head - lane.next, lane.capacity - place, cells_.size()});
+    const uint64_t at = lane.cells_at + place * sizeof(Cell);
+    if (!read(at, cells_.data(), count * sizeof(Cell)) ||
+        !read(at, again_.data(), count * sizeof(Cell))) {
+      return;
     }
-    const uint64_t after = cell.sequence.load(std::memory_order_relaxed);
-    if (before != lane.next + 1 || after != before) {
-      ++overwritten_;
-      continue;
-    }
-    const auto record = std::bit_cast<Record>(words);
-    if (is_valid(record)) {
-      out.push_back(record);
-    } else {
-      ++invalid_;
-    }
+    for (uint64_t i = 0; i < count; ++i) take(cells_[i], again_[i][0], lane.next++, out);
+  }
+}
+
+void RingReader::take(const Cell& cell, uint64_t sequence, uint64_t number,
+                      std::vector<Record>& out) {
+  if (sequence != number + 1) {
+    ++overwritten_;
+    return;
+  }
+  std::array<uint64_t, 7> words;
+  std::copy(cell.begin() + 1, cell.end(), words.begin());
+  const auto record = std::bit_cast<Record>(words);
+  if (is_valid(record)) {
+    out.push_back(record);
+    ++reported_;
+  } else {
+    ++invalid_;
   }
 }
 

@@ -1,8 +1,10 @@
 // Reads the ring of another process (cache/ring.h), which may be of any version, half written,
 // dead, or hostile: nothing in the file is believed before it has been checked, and a record is
-// either what was written or not reported. Thread-compatible.
+// either what was written or not reported. The file is read, not mapped: where somebody cuts it off
+// meanwhile, that is a short read, not a signal. Thread-compatible.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -31,35 +33,36 @@ class RingReader {
   // What budget_bytes(), resident_bytes() and lost() say is of the last call: who asks between two
   // does not look at the file, which may have been cut off since.
   void drain(std::vector<Record>& out);
-  // The same for one thread's lane alone, of a ring of this process: it is not asked if it is
-  // whole.
+  // The same for one thread's lane alone.
   size_t lane_count() const { return lanes_.size(); }
   void drain_lane(size_t lane, std::vector<Record>& out) { drain_lane(lanes_[lane], out); }
 
   int64_t budget_bytes() const { return budget_bytes_; }
   int64_t resident_bytes() const { return resident_bytes_; }
+  uint64_t reported() const { return reported_; }
   uint64_t lost() const { return overwritten_ + dropped_; }  // before they were read, or dropped
   uint64_t invalid() const { return invalid_; }              // not such as this version knows
 
  private:
+  using Cell = std::array<uint64_t, 8>;  // of the file: RingCell
   struct Lane {
-    const RingLane* shared = nullptr;
-    const RingCell* cells = nullptr;
+    uint64_t at = 0, cells_at = 0;  // bytes from the start of the file
     uint64_t capacity = 0, next = 0;
   };
-  void map(int fd);
-  bool is_whole() const;
+  void open_ring();
+  bool read(uint64_t at, void* to, size_t bytes) const;  // false: the file has been cut off
+  bool read_word(uint64_t at, uint64_t& word) const { return read(at, &word, sizeof word); }
   void drain_lane(Lane& lane, std::vector<Record>& out);
+  void take(const Cell& cell, uint64_t sequence, uint64_t number, std::vector<Record>& out);
   bool is_valid(const Record& record) const;
 
   std::string path_;
   const int fd_;
-  const std::byte* data_ = nullptr;
-  uint64_t bytes_ = 0;
   RingHeader header_;
   std::vector<Lane> lanes_;
+  std::vector<Cell> cells_, again_;  // a piece of a lane, read twice
   int64_t budget_bytes_ = 0, resident_bytes_ = 0;
-  uint64_t overwritten_ = 0, dropped_ = 0, invalid_ = 0;
+  uint64_t reported_ = 0, overwritten_ = 0, dropped_ = 0, invalid_ = 0;
 };
 
 // Rings in the folder, by name. Empty where there is no folder, or it is not this user's own.
