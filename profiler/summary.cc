@@ -98,6 +98,7 @@ ordered_json tick_line(const WatchedEngine& engine, const Now& now, const char* 
                        {"predicted", s.predicted()},
                        {"predicted_right", s.predicted_right()},
                        {"errors", s.errors()},
+                       {"records", reader.reported()},
                        {"records_lost", reader.lost()},
                        {"records_invalid", reader.invalid()}};
   for (int i = 0; i < kGuardLanes; ++i) {

@@ -22,7 +22,7 @@ struct Samples {
     return sorted[low] * (1 - over) + sorted[std::min(low + 1, last)] * over;
   }
   nlohmann::ordered_json json() const {
-    return {{"min", at(0)}, {"median", at(.5)}, {"max", at(1)}};
+    return {{"min", at(0)}, {"median", at(.5)}, {"max", at(1)}, {"values", values}};
   }
 };
 
