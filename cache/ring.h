@@ -16,9 +16,10 @@
 // sequence, which must be n + 1 then: it has the record. Why this suffices without fences: the head
 // (acquire) made all stores of record n visible, so no word of an earlier record can be seen. A
 // word of a later record was stored after that record's 1., and who reads it (acquire) then finds
-// that the sequence is no longer n + 1. Readers read the file, each step in a system call of its
-// own: the kernel's loads are in that order where the processor does not reorder loads (x86-64 does
-// not).
+// that the sequence is no longer n + 1. (Nor does it write before the head is n + capacity: where
+// that is still to come after the words were read, the sequence need not be read again.) Readers
+// read the file, each step in a system call of its own: the kernel's loads are in that order where
+// the processor does not reorder loads (x86-64 does not).
 #pragma once
 
 #include <sys/types.h>

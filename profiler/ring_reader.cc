@@ -124,9 +124,9 @@ void RingReader::drain(std::vector<Record>& out) {
   if (!std::is_sorted(begin, out.end(), is_earlier)) std::stable_sort(begin, out.end(), is_earlier);
 }
 
-// At most a lap a call, whatever the head says. Each piece of cells is read twice: after the head
-// that says that its records are complete, and again for what the sequences are then (cache/ring.h
-// says why a record is whole if its sequence still is its own).
+// At most a lap a call, whatever the head says. A piece of cells is read after the head that says
+// that its records are complete; if the writer may have come round to it meanwhile, it is read
+// again for what the sequences are then (cache/ring.h says why that suffices).
 void RingReader::drain_lane(Lane& lane, std::vector<Record>& out) {
   uint64_t head = 0;
   if (!read_word(lanes_[0].at + offsetof(RingLane, dropped), dropped_) ||
@@ -147,11 +147,15 @@ void RingReader::drain_lane(Lane& lane, std::vector<Record>& out) {
     const uint64_t count =
         std::min<uint64_t>({head - lane.next, lane.capacity - place, cells_.size()});
     const uint64_t at = lane.cells_at + place * sizeof(Cell);
+    uint64_t later = 0;
     if (!read(at, cells_.data(), count * sizeof(Cell)) ||
-        !read(at, again_.data(), count * sizeof(Cell))) {
+        !read_word(lane.at + offsetof(RingLane, head), later)) {
       return;
     }
-    for (uint64_t i = 0; i < count; ++i) take(cells_[i], again_[i][0], lane.next++, out);
+    const bool is_safe = later - lane.next < lane.capacity;
+    if (!is_safe && !read(at, again_.data(), count * sizeof(Cell))) return;
+    const std::vector<Cell>& last = is_safe ? cells_ : again_;
+    for (uint64_t i = 0; i < count; ++i) take(cells_[i], last[i][0], lane.next++, out);
   }
 }
 

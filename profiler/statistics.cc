@@ -57,6 +57,8 @@ Statistics::Statistics(const RingHeader& header)
       heat_(static_cast<size_t>(layers_) * experts_),
       use_(heat_.size()),
       is_in_event_(experts_),
+      others_(experts_),
+      found_at_(experts_),
       recency_(layers_) {
   for (Second& second : seconds_) second.layers.resize(layers_);
 }
@@ -208,29 +210,29 @@ void Statistics::absorb_picks(const Record& record) {
 
 // An event's picks are used at once: none of them counts in the distance of another. Afterwards the
 // first of them is the one that was used last, as for the policies. Here the daemon spends most of
-// its time: two walks over what was used more recently than the event's last pick, however many
-// picks there are.
+// its time: one walk over what was used more recently than the event's last pick, however many
+// picks there are, without a branch on what nobody could predict.
 void Statistics::end_event() {
   if (event_layer_ < 0) return;
   std::vector<uint16_t>& order = recency_[event_layer_];
-  size_t unseen = event_.size(), end = 0;
-  for (; unseen > 0 && end < order.size(); ++end) {
-    if (!is_in_event_[order[end]]) continue;
-    --unseen;
-    reuse_.add(end);
-    familiar_ += end < 4 * static_cast<size_t>(k_) ? 1 : 0;
+  size_t end = 0, others = 0, found = 0;
+  for (; found < event_.size() && end < order.size(); ++end) {
+    const uint16_t expert = order[end];
+    const size_t is_pick = is_in_event_[expert];
+    others_[others] = expert;
+    found_at_[found] = end;
+    others += 1 - is_pick;
+    found += is_pick;
   }
-  first_uses_ += unseen;
+  for (const size_t distance : std::span(found_at_).first(found)) {
+    reuse_.add(distance);
+    familiar_ += distance < 4 * static_cast<size_t>(k_) ? 1 : 0;
+  }
+  first_uses_ += event_.size() - found;
   familiar_of_ += event_.size();
-  // The others move to the back of what was walked, in their order; the picks come before them.
-  size_t from = end, to = end + unseen;
-  order.resize(std::max(order.size(), to));
-  while (from > 0) {  // a pick is written over at once: no branch that nobody could predict
-    const uint16_t expert = order[--from];
-    order[to - 1] = expert;
-    to -= is_in_event_[expert] ? 0 : 1;
-  }
+  order.resize(std::max(order.size(), event_.size() + others));
   std::copy(event_.begin(), event_.end(), order.begin());
+  std::copy_n(others_.begin(), others, order.begin() + std::ssize(event_));
   for (const uint16_t expert : event_) is_in_event_[expert] = false;
   event_.clear();
   event_layer_ = -1;

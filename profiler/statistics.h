@@ -126,8 +126,10 @@ class Statistics {
   int64_t next_position_ = -1;
   uint64_t last_end_ns_ = 0;
   int32_t event_layer_ = -1;
-  std::vector<uint16_t> event_;                 // each expert once
-  std::vector<uint8_t> is_in_event_;            // [experts]
+  std::vector<uint16_t> event_;       // each expert once
+  std::vector<uint8_t> is_in_event_;  // [experts]
+  std::vector<uint16_t> others_;      // end_event()'s
+  std::vector<size_t> found_at_;
   std::vector<std::vector<uint16_t>> recency_;  // [layers]: experts, the last used first
   // How many of a token's picks had been used shortly before; its usual value; how long ago it
   // fell well below that.
