@@ -1,6 +1,11 @@
 // `hotset tune`: which cache settings would have served a recorded routing best on this machine.
 // Method: profiler/tune.h. A miss is priced by what one costs here: measured with -m on the model's
 // own file, given, or, with --live, what the running engine's own misses cost it.
+//
+// Searched are policy, half-life and memory. A margin that a newcomer must be ahead by, or a bound
+// on insertions, is not: they save copies, and in memory over a file an expert that was missed has
+// been read before its place is asked for, so keeping it costs nothing (Policy::admits at a price
+// of 0).
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -236,7 +241,9 @@ void add_tune_command(CLI::App& app) {
   command->footer(
       "Example:\n  hotset run -m M.gguf --ram 8GiB --trace chat.trace\n  hotset tune --trace "
       "chat.trace -m M.gguf --ram 8GiB --budget 12GiB -o policy.yaml\n  hotset run -m M.gguf "
-      "--config policy.yaml\n  hotset tune --live --apply");
+      "--config policy.yaml\n  hotset tune --live --apply\n\nSearched are policy, half-life and "
+      "memory. There is no margin or bound on insertions to\nsearch: a missed expert has been read "
+      "anyway, so keeping it costs no copy.");
   command->callback([o] { run_tune(*o); });
 }
 

@@ -63,6 +63,10 @@ TEST_F(TuneCliTest, ABetterPolicyIsFoundAndWrittenAsSettings) {
   EXPECT_EQ(hotset("config --config " + path("p.yaml")).exit_code, 0);
   const Result table = hotset(common);
   EXPECT_THAT(table.out, HasSubstr("best: "));
+  EXPECT_THAT(table.out, HasSubstr("a miss costs 2 ms (given)"));
+  EXPECT_THAT(table.out, HasSubstr("an interval that holds at 95 % for all rows together"));
+  EXPECT_THAT(table.out,
+              testing::ContainsRegex("best: .* ms a token less \\([0-9.]+ to [0-9.]+\\)"));
   EXPECT_THAT(table.out, HasSubstr("present"));
   EXPECT_THAT(table.err, HasSubstr("wrote " + path("p.yaml")));
 }
