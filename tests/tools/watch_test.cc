@@ -17,17 +17,19 @@ TEST_F(WatchTest, ATimelineLoadsAndItsRangesNest) {
              here());
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const json trace = json::parse(content(path("timeline.json")));
-  std::map<int, std::vector<std::pair<double, double>>> open;  // by thread: begin, end
+  std::map<int, std::vector<int64_t>> open;  // by thread: where those end that have begun
   std::map<std::string, int> count;
   for (const json& event : trace["traceEvents"]) {
     EXPECT_EQ(event["ph"], "X");
-    const double begin = event["ts"], end = begin + event["dur"].get<double>();
+    // Whole ns: one range begins at the very moment at which the one before it ends.
+    const int64_t begin = std::llround(event["ts"].get<double>() * 1000);
+    const int64_t end = begin + std::llround(event["dur"].get<double>() * 1000);
     auto& stack = open[event["tid"].get<int>()];
-    while (!stack.empty() && stack.back().second <= begin) stack.pop_back();
+    while (!stack.empty() && stack.back() <= begin) stack.pop_back();
     if (!stack.empty()) {
-      EXPECT_LE(end, stack.back().second + 0.001) << event;
+      EXPECT_LE(end, stack.back()) << event;
     }
-    stack.emplace_back(begin, end);
+    stack.push_back(end);
     ++count[event["name"].get<std::string>()];
   }
   const json run = json::parse(result.out);
