@@ -7,7 +7,6 @@
 #include <array>
 #include <cstring>
 #include <deque>
-#include <map>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -15,62 +14,13 @@
 #include <vector>
 
 #include "kernels/check.h"
+#include "kernels/cuda/block_thread.h"
 #include "kernels/cuda/fake_runtime.h"
 #include "kernels/cuda/fiber.h"
-
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
-#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
-#endif
+#include "kernels/cuda/shared_memory.h"
 
 namespace hotset::emulated {
 namespace {
-
-constexpr int kWarp = 32;
-constexpr size_t kSharedBytes = 227 * 1024;  // what a block of today's largest cards can have
-constexpr size_t kSharedGap = 64;            // between arrays, for AddressSanitizer
-
-enum class Wait { kNothing, kBarrier, kCollective, kSleep };
-
-const char* name_of(Collective kind) {
-  switch (kind) {
-    case Collective::kSync:
-      return "__syncwarp";
-    case Collective::kShuffle:
-      return "__shfl_sync";
-    case Collective::kShuffleUp:
-      return "__shfl_up_sync";
-    case Collective::kShuffleDown:
-      return "__shfl_down_sync";
-    case Collective::kShuffleXor:
-      return "__shfl_xor_sync";
-    case Collective::kBallot:
-      return "a vote";
-  }
-  return "";
-}
-
-// A thread of the running block, from its start to its end.
-struct Thread {
-  int rank = 0;
-  dim3 index;
-  Wait wait = Wait::kNothing;
-  Site site = {};
-  // In a collective:
-  Collective kind = Collective::kSync;
-  uint32_t mask = 0;
-  uint64_t value = 0;  // deposited, later what it gets
-  int operand = 0, width = kWarp;
-};
-
-// A collective that some lanes of its mask have reached.
-struct Open {
-  uint32_t mask, arrived;
-  Collective kind;
-  Site site;  // of the lane that came first
-};
 
 struct FiberSlot {
   explicit FiberSlot(void (*entry)()) : fiber(entry) {}
@@ -82,29 +32,6 @@ struct FiberSlot {
   check_failed(site.file, site.line, "emulated card", why.c_str());
 }
 
-// The lane whose value `lane` gets; -1: its own.
-int source_lane(const Thread& t, int lane) {
-  const int first = lane / t.width * t.width, last = first + t.width - 1;
-  int source = lane;
-  switch (t.kind) {
-    case Collective::kShuffle:
-      source = first + (t.operand & (t.width - 1));
-      break;
-    case Collective::kShuffleUp:
-      source = lane - t.operand;
-      break;
-    case Collective::kShuffleDown:
-      source = lane + t.operand;
-      break;
-    case Collective::kShuffleXor:
-      source = lane ^ t.operand;
-      return source > last ? -1 : source;  // an earlier segment may be read
-    default:
-      break;
-  }
-  return source < first || source > last ? -1 : source;
-}
-
 class Executor {
  public:
   void run(const Grid& grid, void (*body)(void*), void* context);
@@ -112,8 +39,7 @@ class Executor {
   uint64_t collective(Collective kind, uint32_t mask, uint64_t value, int operand, int width,
                       Site site);
   void sleep(Site site);
-  void* dynamic_shared() { return shared_.get(); }
-  void* static_shared(const void* key, size_t bytes);
+  SharedMemory& shared() { return shared_; }
 
   ExecutorOptions options;
 
@@ -127,17 +53,16 @@ class Executor {
   void end_thread(int rank);
   Open& join_collective(const Thread& t);
   void finish_collective(const Open& open, Thread& last);
-  std::string waiting() const;
   void make_ready(int rank) { ready_.push_back(fiber_of_[rank]); }
   template <class Each>
   void in_order(int first, int count, const Each& each);
 
   std::vector<std::unique_ptr<FiberSlot>> fibers_;
-  std::vector<FiberSlot*> idle_;
+  std::vector<FiberSlot*> idle_, spent_;  // spent: idle from the next block on
   Context host_;
   FiberSlot* current_ = nullptr;
   Context* came_from_ = nullptr;
-  std::unique_ptr<std::byte[]> shared_;
+  SharedMemory shared_;
 
   // The running grid and block.
   Grid grid_;
@@ -149,20 +74,22 @@ class Executor {
   std::vector<Thread> threads_;
   std::vector<FiberSlot*> fiber_of_;  // [rank]
   struct Warp {
-    uint32_t lanes, ended;
+    uint32_t lanes = 0, ended = 0;
     std::vector<Open> open;
+    char order[2] = {};  // addresses for hand_over
+    unsigned collectives = 0;
   };
   std::vector<Warp> warps_;
   int started_ = 0, ended_ = 0;
   std::deque<FiberSlot*> ready_;
   std::mt19937 random_;
+  char begun_ = 0, done_ = 0, barrier_order_[2] = {};  // addresses for hand_over
+  unsigned barriers_ = 0;
   int arrived_ = 0;  // at the barrier
   Site barrier_site_ = {};
   Reduction reduction_ = Reduction::kNone;
   int votes_ = 0, result_ = 0;
   int64_t polls_ = 0;
-  size_t shared_used_ = 0;
-  std::vector<std::pair<const void*, void*>> statics_;
 };
 
 Executor& executor() {
@@ -171,18 +98,17 @@ Executor& executor() {
 }
 
 void Executor::run(const Grid& grid, void (*body)(void*), void* context) {
+  const Hidden hidden;
   HOTSET_CHECK(!is_running_, "a kernel of the emulated card launches a kernel");
   const dim3 &g = grid.grid, &b = grid.block;
   count_ = static_cast<int>(b.x * b.y * b.z);
   HOTSET_CHECK(count_ >= 1 && count_ <= 1024, "a block has 1 to 1024 threads");
   HOTSET_CHECK(g.x >= 1 && g.y >= 1 && g.z >= 1 && g.y <= 65535 && g.z <= 65535,
                "a grid has 1 to 65535 blocks in y and in z, and one at least in x");
-  HOTSET_CHECK(grid.shared_bytes <= kSharedBytes, "more shared memory than a block can have");
   is_running_ = true;
   grid_ = grid;
   body_ = body;
   context_ = context;
-  if (shared_ == nullptr) shared_ = std::make_unique<std::byte[]>(kSharedBytes);
   random_.seed(options.seed);
   adopt_thread(host_);
   const Place before = place;
@@ -193,13 +119,14 @@ void Executor::run(const Grid& grid, void (*body)(void*), void* context) {
       for (unsigned x = 0; x < g.x; ++x) {
         place.block = dim3(x, y, z);
         begin_block();
+        hand_over(&begun_);
         go_on(nullptr);
+        take_over(&done_);
         HOTSET_CHECK(ended_ == count_, "the emulated card lost a thread");
       }
     }
   }
   place = before;
-  ASAN_UNPOISON_MEMORY_REGION(shared_.get(), kSharedBytes);
   is_running_ = false;
 }
 
@@ -218,13 +145,11 @@ void Executor::begin_block() {
     warps_[static_cast<size_t>(i)].ended = 0;
     warps_[static_cast<size_t>(i)].open.clear();
   }
+  idle_.insert(idle_.end(), spent_.begin(), spent_.end());
+  spent_.clear();
   started_ = ended_ = arrived_ = votes_ = 0;
   polls_ = 0;
-  ASAN_UNPOISON_MEMORY_REGION(shared_.get(), kSharedBytes);
-  std::memset(shared_.get(), 0xff, grid_.shared_bytes);
-  ASAN_POISON_MEMORY_REGION(shared_.get() + grid_.shared_bytes, kSharedBytes - grid_.shared_bytes);
-  shared_used_ = grid_.shared_bytes;
-  statics_.clear();
+  shared_.begin_block(grid_.shared_bytes);
 }
 
 // Runs threads that have not started, one after another on the same stack where they do not wait.
@@ -239,9 +164,15 @@ void Executor::run_threads() {
     current_->thread = &t;
     fiber_of_[static_cast<size_t>(rank)] = current_;
     place.thread = t.index;
-    body_(context_);
+    take_over(&begun_);
+    {
+      const Visible visible;
+      body_(context_);
+    }
+    hand_over(&done_);
     current_->thread = nullptr;
     end_thread(rank);
+    if (kIsThreadSanitized) break;  // a thread of its own for each thread of a block
   }
 }
 
@@ -265,10 +196,11 @@ void Executor::end_thread(int rank) {
 
 void Executor::fiber_main() {
   Executor& e = executor();
+  const Hidden hidden;
   enter_context(*e.came_from_);
   while (true) {
     e.run_threads();
-    e.idle_.push_back(e.current_);
+    (kIsThreadSanitized ? e.spent_ : e.idle_).push_back(e.current_);
     e.go_on(e.current_);
   }
 }
@@ -290,7 +222,7 @@ FiberSlot* Executor::next() {
     for (const Thread& t : threads_) {
       if (t.wait != Wait::kNothing) stuck = &t;
     }
-    fail(stuck->site, "deadlock: every thread waits for another: " + waiting());
+    fail(stuck->site, "deadlock: every thread waits for another: " + waiting(threads_));
   }
   if (options.order == ThreadOrder::kRandom) {
     std::swap(ready_.front(), ready_[random_() % ready_.size()]);
@@ -308,6 +240,7 @@ void Executor::go_on(FiberSlot* from) {
   came_from_ = &left;
   current_ = to;
   if (to != nullptr && to->thread != nullptr) place.thread = to->thread->index;
+  const Visible while_away;  // a fiber may end there
   switch_context(left, to == nullptr ? host_ : to->fiber.context);
 }
 
@@ -328,6 +261,10 @@ void Executor::in_order(int first, int count, const Each& each) {
 }
 
 int Executor::barrier(Reduction reduction, bool predicate, Site site) {
+  const Hidden hidden;
+  // Two take turns: the first to wake may be at the next barrier while others wake from this one.
+  char* const order = &barrier_order_[barriers_ % 2];
+  hand_over(order);
   if (ended_ > 0) {
     fail(site, fmt::format("{} of {} threads have ended before this barrier, which all threads of "
                            "the block must reach",
@@ -346,8 +283,11 @@ int Executor::barrier(Reduction reduction, bool predicate, Site site) {
   votes_ += predicate ? 1 : 0;
   if (++arrived_ < count_) {
     wait(Wait::kBarrier, site);
+    take_over(order);
     return result_;
   }
+  take_over(order);
+  ++barriers_;
   arrived_ = 0;
   result_ = reduction == Reduction::kAnd  ? votes_ == count_
             : reduction == Reduction::kOr ? votes_ > 0
@@ -393,6 +333,7 @@ void Executor::finish_collective(const Open& open, Thread& last) {
 
 uint64_t Executor::collective(Collective kind, uint32_t mask, uint64_t value, int operand,
                               int width, Site site) {
+  const Hidden hidden;
   Thread& self = *current_->thread;
   const int lane = self.rank % kWarp;
   if (!(mask >> lane & 1)) {
@@ -407,14 +348,20 @@ uint64_t Executor::collective(Collective kind, uint32_t mask, uint64_t value, in
   self.operand = operand;
   self.width = width;
   self.site = site;
+  Warp& warp = warps_[static_cast<size_t>(self.rank / kWarp)];
+  char* const order = &warp.order[warp.collectives % 2];
+  hand_over(order);
   Open& open = join_collective(self);
   open.arrived |= uint32_t{1} << lane;
   if (open.arrived != mask) {
     wait(Wait::kCollective, site);
+    take_over(order);
     return self.value;
   }
   finish_collective(open, self);
-  std::vector<Open>& all = warps_[static_cast<size_t>(self.rank / kWarp)].open;
+  take_over(order);
+  ++warp.collectives;
+  std::vector<Open>& all = warp.open;
   all[static_cast<size_t>(&open - all.data())] = all.back();
   all.pop_back();
   return self.value;
@@ -443,48 +390,21 @@ Open& Executor::join_collective(const Thread& t) {
 }
 
 void Executor::sleep(Site site) {
+  const Hidden hidden;
   if (ready_.empty() && started_ == count_) {
-    if (options.on_poll) options.on_poll();
+    if (options.on_poll) {
+      const Visible visible;
+      options.on_poll();
+    }
     if (++polls_ > options.polls_max) {
-      fail(site, fmt::format("spin: {} polls and nothing has changed: {}", polls_, waiting()));
+      fail(site,
+           fmt::format("spin: {} polls and nothing has changed: {}", polls_, waiting(threads_)));
     }
     sched_yield();  // to whoever is waited for
     return;
   }
   ready_.push_back(current_);
   wait(Wait::kSleep, site);
-}
-
-void* Executor::static_shared(const void* key, size_t bytes) {
-  for (const auto& [known, at] : statics_) {
-    if (known == key) return at;
-  }
-  const size_t begin = (shared_used_ + kSharedGap - 1) / kSharedGap * kSharedGap + kSharedGap;
-  HOTSET_CHECK(begin + bytes <= kSharedBytes, "more shared memory than a block can have");
-  shared_used_ = begin + bytes;
-  void* const at = shared_.get() + begin;
-  ASAN_UNPOISON_MEMORY_REGION(at, bytes);
-  std::memset(at, 0xff, bytes);
-  statics_.emplace_back(key, at);
-  return at;
-}
-
-// Where the threads of the block wait, places that several share once.
-std::string Executor::waiting() const {
-  std::map<std::string, int> places;
-  for (const Thread& t : threads_) {
-    if (t.wait == Wait::kNothing) continue;
-    const std::string what = t.wait == Wait::kBarrier ? "a barrier"
-                             : t.wait == Wait::kSleep
-                                 ? "__nanosleep"
-                                 : fmt::format("{} of mask {:#010x}", name_of(t.kind), t.mask);
-    ++places[fmt::format("in {} at {}:{}", what, t.site.file, t.site.line)];
-  }
-  std::string text;
-  for (const auto& [where, threads] : places) {
-    text += fmt::format("{}{} threads {}", text.empty() ? "" : "; ", threads, where);
-  }
-  return text;
 }
 
 }  // namespace
@@ -514,10 +434,12 @@ void sleep_on_card(Site site) {
   executor().sleep(site);
 }
 void* dynamic_shared() {
-  return executor().dynamic_shared();
+  const Hidden hidden;
+  return executor().shared().dynamic();
 }
 void* static_shared(const void* key, size_t bytes) {
-  return executor().static_shared(key, bytes);
+  const Hidden hidden;
+  return executor().shared().named(key, bytes);
 }
 
 }  // namespace hotset::emulated

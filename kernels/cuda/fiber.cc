@@ -19,6 +19,12 @@
 #endif
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
 #endif
 
 #ifndef __x86_64__
@@ -61,12 +67,12 @@ size_t page_bytes() {
 
 }  // namespace
 
-void switch_context(Context& from, Context& to) {
+__attribute__((no_sanitize("thread"))) void switch_context(Context& from, Context& to) {
 #ifdef HOTSET_ASAN
   __sanitizer_start_switch_fiber(&from.fake_stack, to.stack, to.stack_bytes);
 #endif
 #ifdef __SANITIZE_THREAD__
-  __tsan_switch_to_fiber(to.tsan_fiber, 0);
+  __tsan_switch_to_fiber(to.tsan_fiber, __tsan_switch_to_fiber_no_sync);
 #endif
   hotset_switch_stack(&from.stack_pointer, to.stack_pointer);
 #ifdef HOTSET_ASAN
@@ -91,6 +97,38 @@ void adopt_thread([[maybe_unused]] Context& context) {
   context.tsan_fiber = __tsan_get_current_fiber();
 #endif
 }
+
+#ifdef __SANITIZE_THREAD__
+Hidden::Hidden() {
+  AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+  AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+}
+Hidden::~Hidden() {
+  AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+  AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+}
+Visible::Visible() {
+  AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+  AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+}
+Visible::~Visible() {
+  AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+  AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+}
+void hand_over(void* at) {
+  __tsan_release(at);
+}
+void take_over(void* at) {
+  __tsan_acquire(at);
+}
+#else
+Hidden::Hidden() = default;
+Hidden::~Hidden() = default;
+Visible::Visible() = default;
+Visible::~Visible() = default;
+void hand_over(void* /*at*/) {}
+void take_over(void* /*at*/) {}
+#endif
 
 Fiber::Fiber(void (*entry)()) {
   const size_t guard = page_bytes();

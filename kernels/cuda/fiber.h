@@ -22,6 +22,32 @@ void enter_context(Context& from);
 // The context of the host's thread that calls.
 void adopt_thread(Context& context);
 
+// For ThreadSanitizer a fiber is a thread, and a switch orders nothing: what one thread of the card
+// may see of another's is what a barrier or a collective hands over. What is between the two calls
+// of Hidden is the executor's own and no race of a kernel.
+class Hidden {
+ public:
+  Hidden();
+  ~Hidden();
+  Hidden(const Hidden&) = delete;
+  Hidden& operator=(const Hidden&) = delete;
+};
+class Visible {  // within a Hidden
+ public:
+  Visible();
+  ~Visible();
+  Visible(const Visible&) = delete;
+  Visible& operator=(const Visible&) = delete;
+};
+// What was done before hand_over(at) is seen by who takes over(at) later.
+void hand_over(void* at);
+void take_over(void* at);
+#ifdef __SANITIZE_THREAD__
+inline constexpr bool kIsThreadSanitized = true;
+#else
+inline constexpr bool kIsThreadSanitized = false;
+#endif
+
 // Memory for a fiber's stack below a page that faults, and the context that starts with `entry`,
 // which never returns. RAII owner.
 class Fiber {
