@@ -1,5 +1,6 @@
-// Experts over slots, residency and the mailbox, emulated: the outputs' bits are the CPU's whatever
-// is resident, and no order of events between card and host changes one.
+// Experts over slots (emulated, and on a card where there is one), residency and the mailbox
+// (emulated): the outputs' bits are the CPU's whatever is resident, and no order of events between
+// card and host changes one.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -9,8 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/cuda/card_kernels.h"
-#include "tests/kernels/cuda/thread_orders.h"
+#include "tests/kernels/cuda/test_card.h"
 #include "tests/kernels/row_dot_reference.h"
 #include "tests/support/on_demand.h"
 
@@ -76,6 +76,8 @@ class RandomExperts {
     return memory_.data() + (64 - at % 64) % 64;
   }
 
+  int64_t bytes() const { return static_cast<int64_t>(memory_.size()) - 64; }
+
   // What the CPU makes of input row x with the expert in a slot.
   std::vector<float> output(int32_t slot, const float* x) {
     const ExpertView view = expert_view(shape, slots() + slot * slot_bytes);
@@ -131,38 +133,45 @@ void expect_same_bits(const float* found, const float* expected, int64_t count, 
   }
 }
 
+class CardExpertsTest : public CardTest {
+ protected:
+  void expect_cpus_outputs(RandomExperts& e, int64_t rows, int64_t k,
+                           const std::vector<int32_t>& places);
+};
+
 // Runs experts over pairs with the given places and expects the CPU's outputs of hits, and nothing
 // written for misses.
-void expect_cpus_outputs(RandomExperts& e, int64_t rows, int64_t k,
-                         const std::vector<int32_t>& places) {
+void CardExpertsTest::expect_cpus_outputs(RandomExperts& e, int64_t rows, int64_t k,
+                                          const std::vector<int32_t>& places) {
   const int64_t pairs = rows * k;
   const std::vector<float> x = random_floats(rows * e.hidden, 9);
   Quantised q(rows, e.hidden);
   for (int64_t r = 0; r < rows; ++r) {
     cpu.quantise_activations(x.data() + r * e.hidden, e.hidden, q.view(), r);
   }
-  in_thread_orders([&] {
+  on_card([&](OnCard& on) {
     std::vector<float> gate_up(pairs * 2 * e.inner), inner_x(pairs * e.inner);
     std::vector<float> ordered_x(pairs * e.hidden), out(pairs * e.hidden, -77.0f);
     Quantised inner_q(pairs, e.inner), ordered_q(pairs, e.hidden);
     uint32_t not_finite = 0;
     CardExpertsArgs args;
     args.shape = e.shape;
-    args.slots = e.slots();
+    args.slots = on.put(e.slots(), e.bytes());
     args.slot_bytes = e.slot_bytes;
-    args.places = places.data();
+    args.places = on.put(places);
     args.rows = rows;
     args.k = k;
-    args.x = x.data();
-    args.q = q.view();
-    args.gate_up = gate_up.data();
-    args.inner_q = inner_q.view();
-    args.inner_x = inner_x.data();
-    args.ordered_q = ordered_q.view();
-    args.ordered_x = ordered_x.data();
-    args.out = out.data();
-    args.not_finite = &not_finite;
-    card.experts(kNow, args);
+    args.x = on.put(x);
+    args.q = on.put(q.view(), rows);
+    args.gate_up = on.put(gate_up);
+    args.inner_q = on.put(inner_q.view(), pairs);
+    args.inner_x = on.put(inner_x);
+    args.ordered_q = on.put(ordered_q.view(), pairs);
+    args.ordered_x = on.put(ordered_x);
+    args.out = on.put(out);
+    args.not_finite = on.put(&not_finite, 1);
+    on.kernels().experts(on.stream(), args);
+    on.finish();
     EXPECT_EQ(not_finite, 0u);
     for (int64_t p = 0; p < pairs; ++p) {
       std::vector<float> expected(static_cast<size_t>(e.hidden), -77.0f);
@@ -173,7 +182,7 @@ void expect_cpus_outputs(RandomExperts& e, int64_t rows, int64_t k,
   });
 }
 
-TEST(CardExpertsTest, OutputsOfHitsHaveTheCpusBitsWhateverTheFormats) {
+TEST_P(CardExpertsTest, OutputsOfHitsHaveTheCpusBitsWhateverTheFormats) {
   struct Case {
     PackedFormat gate, up, down;
   };
@@ -195,13 +204,15 @@ TEST(CardExpertsTest, OutputsOfHitsHaveTheCpusBitsWhateverTheFormats) {
   }
 }
 
-TEST(CardExpertsTest, AllHitsAndAllMissesAndOnePickAreNoSpecialCases) {
+TEST_P(CardExpertsTest, AllHitsAndAllMissesAndOnePickAreNoSpecialCases) {
   const PackedFormat f = format_named("Q4_0");
   RandomExperts e(f, f, f, 96, 32, 4);
   expect_cpus_outputs(e, 1, 1, {3});
   expect_cpus_outputs(e, 1, 4, {0, 1, 2, 3});
   expect_cpus_outputs(e, 3, 2, std::vector<int32_t>(6, -1));
 }
+
+INSTANTIATE_TEST_SUITE_P(Cards, CardExpertsTest, kCards, card_name);
 
 // Memory of both sides of a layer's picks.
 struct Layer {
@@ -310,6 +321,21 @@ TEST(CardPostTest, ALayerOfHitsPostsNothing) {
   card.post(kNow, l.post());
   EXPECT_EQ(l.misses, 0u);
   EXPECT_EQ(l.request_flag, 0u);
+}
+
+TEST(CardPostTest, EveryExpertMayBePickedByMoreRowsThanABlockHasThreads) {
+  in_thread_orders([] {
+    Layer l(3, 100, 32, 100);
+    for (int64_t p = 0; p < 300; ++p) l.picks[p] = static_cast<int32_t>(p % 100);
+    for (uint32_t e = 0; e < 100; e += 3) l.table[e] = e / 3;
+    card.post(kNow, l.post());
+    EXPECT_EQ(l.misses, 3u * 66);
+    for (int64_t p = 0; p < 300; ++p) {
+      const auto e = static_cast<int32_t>(p % 100);
+      EXPECT_EQ(l.places[p], e % 3 == 0 ? e / 3 : -1);
+      EXPECT_EQ(l.request_picks[p], e % 3 == 0 ? -1 : e);
+    }
+  });
 }
 
 TEST(CardPostTest, DeltasChangeTheTableAndNothingElse) {

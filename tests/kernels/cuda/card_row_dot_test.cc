@@ -1,20 +1,18 @@
-// The card's row dots and quantisation, emulated, against the CPU's: bit for bit, for every format,
-// in three thread orders. Says nothing of what nvcc makes of them.
+// The card's row dots and quantisation against the CPU's: bit for bit, for every format; emulated
+// in three thread orders, and on a card where there is one.
 #include <gtest/gtest.h>
 
 #include <cstring>
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/card_kernels.h"
-#include "tests/kernels/cuda/thread_orders.h"
+#include "tests/kernels/cuda/test_card.h"
 #include "tests/kernels/row_dot_reference.h"
 
 namespace hotset {
 namespace {
 
 constexpr int64_t kMaxTokens = 9;
-const CardStream kNow;
 const KernelTable& cpu = *find_kernel_table("portable");
 
 RowDotArgs arguments(const RandomMatrix& matrix, Activations& a, int64_t tokens) {
@@ -28,17 +26,29 @@ RowDotArgs arguments(const RandomMatrix& matrix, Activations& a, int64_t tokens)
   return args;
 }
 
+class CardRowDotTest : public CardTest {
+ protected:
+  void expect_cpus_bits(RowDotArgs args, const Activations& a);
+};
+
 // Both into outputs of their own, with a gap after each row that nobody may write.
-void expect_cpus_bits(RowDotArgs args) {
+void CardRowDotTest::expect_cpus_bits(RowDotArgs args, const Activations& a) {
   const int64_t stride = args.matrix.shape.n + 5;
   std::vector<float> expected(static_cast<size_t>(args.tokens * stride), -77.0f);
   args.out_stride = stride;
   args.out = expected.data();
   cpu.row_dot(args);
-  in_thread_orders([&] {
+  on_card([&](OnCard& card) {
     std::vector<float> out(expected.size(), -77.0f);
-    args.out = out.data();
-    emulated_kernels().row_dot(kNow, args);
+    RowDotArgs there = args;
+    const auto rows = static_cast<int64_t>(a.x.size()) / a.x_stride;
+    there.matrix.data = card.put(args.matrix.data, args.matrix.shape.bytes);
+    there.quantised = card.put(args.quantised, rows);
+    there.x = card.put(a.x);
+    there.row_ids = card.put(args.row_ids, args.tokens);
+    there.out = card.put(out);
+    card.kernels().row_dot(card.stream(), there);
+    card.finish();
     for (size_t i = 0; i < out.size(); ++i) {
       ASSERT_EQ(__builtin_bit_cast(uint32_t, out[i]), __builtin_bit_cast(uint32_t, expected[i]))
           << "row " << i % stride << " of " << args.matrix.shape.n << ", k " << args.matrix.shape.k
@@ -48,22 +58,23 @@ void expect_cpus_bits(RowDotArgs args) {
   });
 }
 
-TEST(CardRowDotTest, EveryFormatAndShapeHasTheCpusBits) {
-  const std::pair<int64_t, int64_t> shapes[] = {{8, 32}, {5, 64}, {77, 256}, {13, 512}, {3, 2048}};
+TEST_P(CardRowDotTest, EveryFormatAndShapeHasTheCpusBits) {
+  const std::pair<int64_t, int64_t> shapes[] = {{1, 32},   {8, 32},   {5, 64},
+                                                {77, 256}, {13, 512}, {3, 2048}};
   for (const NamedFormat& f : all_formats()) {
     SCOPED_TRACE(f.name);
     for (const auto& [n, k] : shapes) {
       const RandomMatrix matrix(f.format, n, k, 3);
       Activations a(kMaxTokens, k, 4);
       for (const int64_t tokens : {1, 2, 4, 9}) {
-        expect_cpus_bits(arguments(matrix, a, tokens));
+        expect_cpus_bits(arguments(matrix, a, tokens), a);
         if (HasFatalFailure()) return;
       }
     }
   }
 }
 
-TEST(CardRowDotTest, FloatRowsMayEndInsideAUnitAndAreNotReadPastTheirEnd) {
+TEST_P(CardRowDotTest, FloatRowsMayEndInsideAUnitAndAreNotReadPastTheirEnd) {
   for (const NamedFormat& f : all_formats()) {
     if (!f.format.is_float()) continue;
     SCOPED_TRACE(f.name);
@@ -71,14 +82,14 @@ TEST(CardRowDotTest, FloatRowsMayEndInsideAUnitAndAreNotReadPastTheirEnd) {
       const RandomMatrix matrix(f.format, 11, k, 5);
       Activations a(5, k, 6);
       for (const int64_t tokens : {1, 5}) {
-        expect_cpus_bits(arguments(matrix, a, tokens));
+        expect_cpus_bits(arguments(matrix, a, tokens), a);
         if (HasFatalFailure()) return;
       }
     }
   }
 }
 
-TEST(CardRowDotTest, RowIdsGatherActivationsAndARangeOfGroupsComputesThoseRowsOnly) {
+TEST_P(CardRowDotTest, RowIdsGatherActivationsAndARangeOfGroupsComputesThoseRowsOnly) {
   const int32_t ids[] = {6, 0, 6, 3, 5};
   for (const NamedFormat& f : all_formats()) {
     SCOPED_TRACE(f.name);
@@ -89,13 +100,13 @@ TEST(CardRowDotTest, RowIdsGatherActivationsAndARangeOfGroupsComputesThoseRowsOn
       args.row_ids = ids;
       args.group_begin = 1;
       args.group_end = tokens == 1 ? 1 : 7;
-      expect_cpus_bits(args);
+      expect_cpus_bits(args, a);
       if (HasFatalFailure()) return;
     }
   }
 }
 
-TEST(CardRowDotTest, ExtremeCodesTimesExtremeActivationsHaveTheCpusBits) {
+TEST_P(CardRowDotTest, ExtremeCodesTimesExtremeActivationsHaveTheCpusBits) {
   for (const NamedFormat& f : all_formats()) {
     if (f.format.is_float()) continue;
     for (const int code : {0x00, 0xff, 0x80, 0x7f, 0x0f, 0xf0}) {
@@ -114,13 +125,15 @@ TEST(CardRowDotTest, ExtremeCodesTimesExtremeActivationsHaveTheCpusBits) {
         a.q[i] = signs[i / 64];
       }
       a.sum_halves();
-      expect_cpus_bits(arguments(matrix, a, 3));
+      expect_cpus_bits(arguments(matrix, a, 3), a);
       if (HasFatalFailure()) return;
     }
   }
 }
 
-// Quantised rows with a value before and after each plane that nobody may write.
+using CardQuantiseTest = CardTest;
+
+// Quantised rows with a value after each plane that nobody may write.
 struct Quantised {
   int64_t rows, units;
   std::vector<int8_t> q;
@@ -134,6 +147,9 @@ struct Quantised {
         scale(rows * units + 1, 55.0f),
         half_sum(rows * units * 2 + 2, int16_t{55}) {}
   QuantisedRows view() { return {q.data(), scale.data(), half_sum.data(), units}; }
+  QuantisedRows on(OnCard& card) {
+    return {card.put(q), card.put(scale), card.put(half_sum), units};
+  }
   bool operator==(const Quantised&) const = default;
 };
 
@@ -150,7 +166,7 @@ std::vector<float> inputs(int64_t rows, int64_t stride) {
   return x;
 }
 
-TEST(CardQuantiseTest, RowsOfAnyLengthHaveTheCpusBitsInAnyOrder) {
+TEST_P(CardQuantiseTest, RowsOfAnyLengthHaveTheCpusBitsInAnyOrder) {
   for (const int64_t k : {1, 31, 32, 40, 256, 300, 2048}) {
     for (const bool has_order : {false, true}) {
       SCOPED_TRACE(std::to_string(k));
@@ -166,18 +182,20 @@ TEST(CardQuantiseTest, RowsOfAnyLengthHaveTheCpusBitsInAnyOrder) {
         }
         ASSERT_TRUE(cpu.quantise_activations(&ordered[r * k], k, expected.view(), r));
       }
-      in_thread_orders([&] {
+      on_card([&](OnCard& card) {
         Quantised out(rows, k);
         std::vector<float> out_x(ordered.size());
         uint32_t not_finite = 0;
-        emulated_kernels().quantise(kNow, {.x = x.data(),
-                                           .x_stride = stride,
-                                           .rows = rows,
-                                           .k = k,
-                                           .order = has_order ? order.data() : nullptr,
-                                           .out = out.view(),
-                                           .out_x = out_x.data(),
-                                           .not_finite = &not_finite});
+        card.kernels().quantise(card.stream(),
+                                {.x = card.put(x),
+                                 .x_stride = stride,
+                                 .rows = rows,
+                                 .k = k,
+                                 .order = has_order ? card.put(std::as_const(order)) : nullptr,
+                                 .out = out.on(card),
+                                 .out_x = card.put(out_x),
+                                 .not_finite = card.put(&not_finite, 1)});
+        card.finish();
         EXPECT_EQ(out, expected);
         EXPECT_EQ(std::memcmp(out_x.data(), ordered.data(), ordered.size() * 4), 0);
         EXPECT_EQ(not_finite, 0u);
@@ -186,21 +204,27 @@ TEST(CardQuantiseTest, RowsOfAnyLengthHaveTheCpusBitsInAnyOrder) {
   }
 }
 
-TEST(CardQuantiseTest, AnInputThatIsNotFiniteIsTold) {
+TEST_P(CardQuantiseTest, AnInputThatIsNotFiniteIsTold) {
   for (const float bad : {INFINITY, -INFINITY, NAN}) {
     std::vector<float> x(3 * 70, 1.0f);
     x[70 + 66] = bad;
-    Quantised out(3, 70);
-    uint32_t not_finite = 0;
-    emulated_kernels().quantise(kNow, {.x = x.data(),
-                                       .x_stride = 70,
-                                       .rows = 3,
-                                       .k = 70,
-                                       .out = out.view(),
-                                       .not_finite = &not_finite});
-    EXPECT_EQ(not_finite, 1u);
+    on_card([&](OnCard& card) {
+      Quantised out(3, 70);
+      uint32_t not_finite = 0;
+      card.kernels().quantise(card.stream(), {.x = card.put(std::as_const(x)),
+                                              .x_stride = 70,
+                                              .rows = 3,
+                                              .k = 70,
+                                              .out = out.on(card),
+                                              .not_finite = card.put(&not_finite, 1)});
+      card.finish();
+      EXPECT_EQ(not_finite, 1u);
+    });
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Cards, CardRowDotTest, kCards, card_name);
+INSTANTIATE_TEST_SUITE_P(Cards, CardQuantiseTest, kCards, card_name);
 
 }  // namespace
 }  // namespace hotset
