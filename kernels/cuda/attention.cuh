@@ -93,6 +93,7 @@ HOTSET_DEVICE void score(const AttendShared& shared, int64_t first,
 #pragma unroll
     for (int i = 0; i < 16; ++i) lanes[h][i] = 0.0f;
   }
+#pragma unroll 1  // else the registers do not suffice
   for (int64_t d = 0; d < dim; d += 16) {
 #pragma unroll
     for (int half = 0; half < 16; half += 8) {
@@ -199,7 +200,7 @@ HOTSET_DEVICE float gate(const CardAttendArgs& a, int64_t row, int64_t head, int
 // maximum and sum in scratch [rows][heads][context_blocks][dim + 2]. A block beyond the row's
 // positions has nothing to do. Dynamic shared: kBundle * (dim + 256) floats.
 template <class Elements>
-HOTSET_KERNEL __launch_bounds__(kAttendThreads) attend_block_kernel(CardAttendArgs a) {
+HOTSET_KERNEL __launch_bounds__(kAttendThreads, 2) attend_block_kernel(CardAttendArgs a) {
   HOTSET_DYNAMIC_SHARED(float, shared);
   HOTSET_SHARED(BlockSum, sums, kBundle);
   const int64_t row = blockIdx.x, block = blockIdx.z;
@@ -247,7 +248,7 @@ HOTSET_KERNEL merge_kernel(CardAttendArgs a) {
 // Prompts: row blockIdx.x, bundle blockIdx.y, all KV blocks in order. A thread always has the same
 // dimensions, so `out` holds what is merged so far. Dynamic shared: kBundle * (dim + 256) floats.
 template <class Elements>
-HOTSET_KERNEL __launch_bounds__(kAttendThreads) attend_row_kernel(CardAttendArgs a) {
+HOTSET_KERNEL __launch_bounds__(kAttendThreads, 1) attend_row_kernel(CardAttendArgs a) {
   HOTSET_DYNAMIC_SHARED(float, shared);
   HOTSET_SHARED(BlockSum, sums, kBundle);
   HOTSET_SHARED(BlockSum, merged, 2 * kBundle);  // before and after a block

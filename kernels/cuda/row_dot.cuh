@@ -102,15 +102,15 @@ HOTSET_DEVICE void cell_dots(const CardMatrix& m, const GroupView& g, int64_t ce
   }
 }
 
-// Adds a cell to the lanes of four rows and kTokens tokens, of which `count` are there.
+// Adds a cell to the lanes of four rows and kTokens tokens, whose inputs are `rows`.
 template <class Codes, int kCells, int kTokens>
 HOTSET_DEVICE void add_cell(const RowDotKernelArgs& a, const GroupView& g, int64_t cell, int half,
-                            const int64_t* rows, int64_t count, float (*lane)[4]) {
+                            const int64_t* rows, float (*lane)[4]) {
   const CardMatrix& m = a.matrix;
   Inputs x[kTokens];
 #pragma unroll
   for (int t = 0; t < kTokens; ++t) {
-    x[t] = inputs_of<kCells>(a.q, rows[t < count ? t : 0], cell);
+    x[t] = inputs_of<kCells>(a.q, rows[t], cell);
   }
   int dot[kTokens][4], zeros[4] = {};
   cell_dots<Codes, kCells, kTokens>(m, g, cell, half, x, dot);
@@ -187,7 +187,7 @@ HOTSET_KERNEL __launch_bounds__(kRowDotThreads) row_dot_kernel(RowDotKernelArgs 
     }
     const GroupView g = group_view(a.matrix, work.data, group);
     for (int64_t cell = lane; cell < a.matrix.cells; cell += 8) {
-      add_cell<Codes, kCells, kTokens>(a, g, cell, half, rows, work.count, lanes);
+      add_cell<Codes, kCells, kTokens>(a, g, cell, half, rows, lanes);
     }
   }
   for (int t = 0; t < kTokens; ++t) {
