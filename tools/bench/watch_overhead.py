@@ -7,9 +7,10 @@ A run's figure is its mean time a token, so that the daemon's ticks count in ful
 median of the pairs' ratios with the 95 % interval of a bootstrap over pairs. One daemon lives
 through all of it and is stopped (SIGSTOP) while a run is alone.
 
-And the bill's, an upper bound that hardly varies: processor time of the daemon over the time that it
-watched, as if every moment of it were taken from the engine, and the records of a token times what
-one costs (RingTest.AWriteTakesTensOfNanoseconds prints that) over the time of a token.
+And the bill's, which hardly varies: processor time of the daemon over the time that it watched, as
+if every moment of it were taken from the engine, and the records of a token times what one costs
+(RingTest.AWriteTakesTensOfNanoseconds prints that) over the time of a token. What it leaves out is
+what a tick pushes out of the caches.
 
 --json keeps the pairs: a file that is there is added to, so that a machine that is shared need not
 be taken for long at a time. With --pairs 0 what was kept is summed up.
@@ -127,7 +128,7 @@ def report(arguments, pairs):
           f"by account: the daemon took {100 * share:.2f} % of a core; {records:.0f} records a "
           f"token at {arguments.record_ns:.0f} ns are {100 * written:.2f} % of its "
           f"{token_ns / 1e6:.2f} ms; {100 * lost:.1f} % of the records were lost; "
-          f"at most {100 * (share + written):.2f} % in all")
+          f"{100 * (share + written):.2f} % in all")
 
 
 def main():
