@@ -21,7 +21,7 @@ class ExpertFileSource : public ExpertSource {
  public:
   // `loads`, `reads`: how many load() and read() calls may be under way at once without allocating.
   // Direct reads go past the page cache whoever reads: filled through it, a model that does not fit
-  // drives everything else out, the pages under its own slots included.
+  // keeps the system short of memory, so that the tier shrinks.
   ExpertFileSource(const ModelDescription& description, int loads, int reads = 1,
                    FileReads file_reads = FileReads::kBuffered);
 
