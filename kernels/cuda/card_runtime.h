@@ -70,6 +70,9 @@ class CardRuntime {
   virtual CardGraph end_capture(CardStream stream) = 0;
   virtual void launch(CardGraph graph, CardStream stream) = 0;
   virtual void close_graph(CardGraph graph) noexcept = 0;
+
+  // What Nsight is to look at (docs/nsight.md), from on to off.
+  virtual void set_profiling(bool on) = 0;
 };
 
 // Memory of a card, or pinned memory of the host for it. RAII owner; move-only.

@@ -2,6 +2,7 @@
 
 #if HOTSET_HAS_CUDA
 
+#include <cuda_profiler_api.h>
 #include <fmt/format.h>
 
 #include <cstring>
@@ -163,6 +164,9 @@ class CudaRuntime : public CardRuntime {
   }
   void close_graph(CardGraph graph) noexcept override {
     ignore(cudaGraphExecDestroy(as<cudaGraphExec_t>(graph.handle)));
+  }
+  void set_profiling(bool on) override {
+    HOTSET_CUDA_CHECK(on ? cudaProfilerStart() : cudaProfilerStop());
   }
 
  private:

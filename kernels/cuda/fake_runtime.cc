@@ -91,6 +91,7 @@ class FakeRuntime : public CardRuntime {
   CardGraph end_capture(CardStream stream) override;
   void launch(CardGraph graph, CardStream stream) override;
   void close_graph(CardGraph graph) noexcept override { delete of(graph); }
+  void set_profiling(bool) override {}  // nothing of it can be looked at
 
   void put(FakeStream* stream, std::function<void()> work) {
     if (stream->is_capturing) {
