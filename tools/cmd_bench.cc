@@ -28,6 +28,7 @@
 #include "runtime/engine.h"
 #include "tools/bandwidth.h"
 #include "tools/bench_kernels.h"
+#include "tools/card_choice.h"
 #include "tools/commands.h"
 #include "tools/disk_bound.h"
 #include "tools/huge_pages.h"
@@ -204,7 +205,8 @@ std::string describe_huge_pages(const nlohmann::ordered_json& share) {
 void print_table(const LoadedModel& model, const Samples& prefill, const Samples& decode,
                  const std::optional<DiskBound>& bound, const nlohmann::ordered_json& out) {
   const Engine& engine = *model.engine;
-  fmt::print("{}: {} threads, {}\n", engine.config().name, engine.threads(), engine.isa());
+  fmt::print("{}: {} threads, {}, device {}\n", engine.config().name, engine.threads(),
+             engine.isa(), model.device);
   fmt::print("{:<10}{:>12}{:>12}{:>12}  tokens/s\n", "", "min", "median", "max");
   const auto row = [](const char* name, const Samples& s) {
     if (s.values.empty()) return;
@@ -354,6 +356,8 @@ void run_bench(const BenchOptions& options) {
       {"resident_ms", resident_ms},
       {"peak_rss_bytes", peak_rss},
       {"prefetch", prefetch},
+      {"device", model.device},
+      {"card", card_json(engine)},
       {"isa", engine.isa()},
       {"threads", engine.threads()}};
   if (bound) out["disk"] = bound->json();

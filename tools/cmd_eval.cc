@@ -10,6 +10,7 @@
 #include "kernels/check.h"
 #include "runtime/engine.h"
 #include "runtime/weights/json.h"
+#include "tools/card_choice.h"
 #include "tools/commands.h"
 #include "tools/eval_recorder.h"
 #include "tools/interrupt.h"
@@ -137,6 +138,8 @@ void run_eval(const EvalOptions& options) {
                                 {"expert_misses", cache.misses},
                                 {"hit_rate", cache.hit_rate()},
                                 {"bytes_read", cache.bytes_read},
+                                {"device", model.device},
+                                {"card", card_json(engine)},
                                 {"isa", engine.isa()},
                                 {"threads", engine.threads()}};
   if (options.greedy > 0) {

@@ -11,6 +11,7 @@
 #include "runtime/generate.h"
 #include "runtime/tokenizer/chat_template.h"
 #include "runtime/weights/output_file.h"
+#include "tools/card_choice.h"
 #include "tools/chat.h"
 #include "tools/commands.h"
 #include "tools/interrupt.h"
@@ -22,7 +23,7 @@ namespace {
 struct RunOptions {
   ModelOptions model;
   std::string prompt, file, timeline;
-  bool has_prompt = false, raw = false, json = false, quiet = false;
+  bool has_prompt = false, raw = false, json = false, quiet = false, profile = false;
   std::optional<int64_t> max_tokens;
   std::optional<std::string> system, chat_template;
   std::optional<double> temperature, top_p, min_p, repeat_penalty;
@@ -94,6 +95,8 @@ std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const Config& config
 void print_json(const Generation& result, const LoadedModel& model) {
   const CacheStats& cache = model.engine->cache_stats();
   const nlohmann::ordered_json out = {{"text", result.text},
+                                      {"device", model.device},
+                                      {"card", card_json(*model.engine)},
                                       {"ids", result.ids},
                                       {"prompt_tokens", result.prompt_tokens},
                                       {"generated_tokens", result.ids.size()},
@@ -173,9 +176,15 @@ void run_run(const RunOptions& options) {
         }
         format = template_of(config, options, opened);
       });
+  if (options.profile && model.card == nullptr) {
+    throw ConfigError("--profile needs a card (--device cuda), but device is cpu");
+  }
   const ModelDescription& description = model.engine->description();
   const bool talks = !options.json && !options.quiet;
-  if (talks) fmt::print(stderr, "{}\n", describe_plan(model.engine->memory_plan(), model.budget));
+  if (talks) {
+    fmt::print(stderr, "{}\n", describe_plan(model.engine->memory_plan(), model.budget));
+    if (!model.device_notice.empty()) fmt::print(stderr, "{}\n", model.device_notice);
+  }
 
   const std::unique_ptr<TraceRecorder> recorder = options.model.record(*model.engine);
   Sampler sampler(sampler_options(config.sampler, description.generation),
@@ -190,11 +199,13 @@ void run_run(const RunOptions& options) {
   generate_options.stop_strings = options.stops;
   std::optional<Timeline> timeline;
   if (!options.timeline.empty()) timeline.emplace(model.ring_path);
+  if (options.profile) model.card->set_profiling(true);
   if (is_chat) {
     Chat(model, *format, config.chat.system, generate_options, sampler).run();
   } else {
     answer_once(model, config, options, format, generate_options, sampler, prompt);
   }
+  if (options.profile) model.card->set_profiling(false);
   if (timeline) write_timeline(*timeline, options.timeline);
 }
 
@@ -227,6 +238,8 @@ void add_run_command(CLI::App& app) {
   command->add_option("--seed", o->seed, "the same seed gives the same text");
   command->add_option("--timeline", o->timeline,
                       "write what happened when, in Chrome's trace format (opens in Perfetto)");
+  command->add_flag("--profile", o->profile,
+                    "let Nsight Systems capture the answer and nothing else (docs/nsight.md)");
   command->add_flag("--json", o->json, "one JSON object on stdout, nothing else");
   command->add_flag("-q,--quiet", o->quiet, "only the answer");
   command->footer("Example:\n  hotset run -m model.gguf -p 'What is 2+2?' -n 64 --ram 50%");

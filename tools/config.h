@@ -239,7 +239,9 @@ struct ChatConfig {
 
 struct Config {
   CpuConfig cpu;
+  std::string device = "auto";
   std::string ram = "auto";
+  std::string vram = "auto";
   MemoryConfig memory;
   int64_t ctx = 0;
   KvConfig kv;
@@ -256,12 +258,23 @@ struct Config {
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
     field("cpu", self.cpu, About{"the processor"});
+    field(
+        "device", self.device,
+        About{.text = "what computes, to the same bits: a card if there is one (auto), the cpu, a "
+                      "card (cuda), or the card's code run on the cpu to prove it (emulated)",
+              .names = "auto|cpu|cuda|emulated"});
     field("ram", self.ram,
           About{.text = "memory for routed experts: as much as fits (auto), 16GiB, 16GB, or a part "
                         "of all of them (50%)",
                 .names = "auto",
                 .is_size = true,
                 .is_live = true});
+    field(
+        "vram", self.vram,
+        About{.text = "a card's memory that may be taken: what is free (auto), 10GB; or slots for "
+                      "a part of all experts (50%)",
+              .names = "auto",
+              .is_size = true});
     field("memory", self.memory, About{"memory in all"});
     field("ctx", self.ctx,
           About{.text = "positions a session can hold; 0: the model's, at most 8192",

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "tools/cache_folder.h"
+#include "tools/card_choice.h"
 #include "tools/cpu_topology.h"
 #include "tools/progress.h"
 #include "tools/sidecars.h"
@@ -65,6 +66,10 @@ void ModelOptions::add_to(CLI::App& command) {
                      "positions a session can hold (default: the model's, up to 8192)");
   command.add_option("--ram", ram,
                      "memory for routed experts: 16GiB, 16GB, 50% (default: what fits)");
+  command.add_option("--device", device,
+                     "auto, cpu, cuda, emulated (default: a card if there is one)");
+  command.add_option("--vram", vram,
+                     "memory of the card: 10GB, 50% of all experts (default: what is free)");
   command.add_option("--trace", trace,
                      "record which experts are picked, for hotset simulate and hotset trace");
   command.add_option(
@@ -85,7 +90,9 @@ Config ModelOptions::config() const {
   for (const std::string& assignment : sets) set_config(config, assignment);
   if (threads) config.cpu.threads = *threads;
   if (ctx) config.ctx = *ctx;
+  if (device) config.device = *device;
   if (ram) config.ram = *ram;
+  if (vram) config.vram = *vram;
   if (workload) config.scores.workload = *workload;
   check_config(config);
   return config;
@@ -141,6 +148,11 @@ LoadedModel load_model(const std::string& path, const Config& config,
   loaded.budget = memory_budget(config, memory_room());
   EnginePlan plan = plan_engine(config, description, loaded.budget);
   if (prepare) prepare(description, plan.options);
+  const CardChoice choice = choose_card(config, plan.memory);
+  plan.options.card = loaded.card = choice.card;
+  plan.options.card_expert_bytes = choice.expert_bytes;
+  loaded.device = choice.name;
+  loaded.device_notice = choice.notice;
   check_fits(plan.memory, loaded.budget);
   plan.options.reads = reads_for(plan.memory, description, loaded.budget);
   if (config.scores.save == "auto") {

@@ -30,7 +30,7 @@ struct ModelOptions {
   std::vector<std::string> sets;
   std::optional<int32_t> threads;
   std::optional<int64_t> ctx;
-  std::optional<std::string> ram, workload;
+  std::optional<std::string> device, ram, vram, workload;
 
   std::string trace;  // a file to record the routing into; "": none
 
@@ -61,6 +61,9 @@ struct LoadedModel {
   std::optional<Tokenizer> tokenizer;           // nothing: the file has no vocabulary
   std::chrono::steady_clock::time_point start;  // when the file was opened
   std::string ring_path;                        // empty: nobody can watch
+  std::shared_ptr<CardRuntime> card;            // null: the CPU computes
+  std::string device;                           // what computes: "cpu", "emulated", "cuda: NAME"
+  std::string device_notice;                    // what to know of it, a line; or ""
   double load_ms = 0;                           // from then until the first step can run
 
   std::unique_ptr<LiveSettings> settings;

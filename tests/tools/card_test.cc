@@ -1,0 +1,82 @@
+// `--device`: the emulated card gives the CPU's bits whatever lies in its slots, says what it is in
+// every output, and a card that is not there is a reason and no crash. Proves the card's code as
+// the CPU runs it; nothing of a card's own compiler, memory or time.
+#include "tests/tools/cli.h"
+
+namespace hotset {
+namespace {
+
+using testing::HasSubstr;
+
+class CardCliTest : public CliTest {
+ protected:
+  std::string text() const {
+    std::ofstream(path("text")) << "The cat sat on the mat, and the dog slept. What is 2+2?";
+    return path("text");
+  }
+  std::string logits(const std::string& more, json& out) const {
+    out = hotset_json("eval --json -m " + kDemo + " --file " + text() + " --logits " +
+                      path("logits.npy") + " " + more);
+    return content(path("logits.npy"));
+  }
+};
+
+TEST_F(CardCliTest, LogitsHaveTheCpusBitsForEveryNumberOfSlots) {
+  for (const std::string way : {" --decode", ""}) {
+    json out;
+    const std::string expected = logits(way + " --device cpu", out);
+    ASSERT_GT(expected.size(), 10000u);
+    EXPECT_EQ(out["device"], "cpu");
+    EXPECT_TRUE(out["card"].is_null());
+    for (const std::string vram : {"0%", "10%", "50%", "100%"}) {
+      const std::string settings = way + " --device emulated --vram " + vram;
+      EXPECT_TRUE(logits(settings, out) == expected) << settings;
+      EXPECT_EQ(out["device"], "emulated");
+      EXPECT_EQ(out["card"]["emulated"], true);
+      EXPECT_GT(out["card"]["expert_misses"], 0) << settings;
+      if (vram == "0%") {
+        EXPECT_EQ(out["card"]["expert_hits"], 0);
+      } else if (vram == "100%" && !way.empty()) {
+        EXPECT_GT(out["card"]["expert_hits"], 0);
+      }
+    }
+  }
+}
+
+TEST_F(CardCliTest, AnAnswerSaysWhatComputedIt) {
+  const std::string run = "run -m " + kDemo + " -p 'The cat' -n 8 --temp 0 ";
+  const Result on_cpu = hotset(run + "--device cpu"), emulated = hotset(run + "--device emulated");
+  EXPECT_EQ(emulated.exit_code, 0) << emulated.err;
+  EXPECT_EQ(emulated.out, on_cpu.out);
+  EXPECT_THAT(emulated.err, HasSubstr("emulated card"));
+  EXPECT_EQ(hotset_json(run + "--device emulated --json")["device"], "emulated");
+}
+
+TEST_F(CardCliTest, ProfilingNeedsACard) {
+  expect_error("run -m " + kDemo + " -p 'The cat' -n 1 --device cpu --profile", 2,
+               "--profile needs a card (--device cuda), but device is cpu");
+  EXPECT_EQ(hotset("run -m " + kDemo + " -p 'The cat' -n 1 --device emulated --profile").exit_code,
+            0);
+}
+
+TEST_F(CardCliTest, ACardThatIsTooSmallIsAnErrorWithTheNumbers) {
+  expect_error("run -m " + kDemo + " -p 'The cat' -n 1 --device emulated --vram 1MB", 1,
+               "the card's memory is too small");
+}
+
+// CUDA_VISIBLE_DEVICES hides cards that this machine may have.
+TEST_F(CardCliTest, WithoutACardAutoGoesOnAndCudaIsRefusedWithTheReason) {
+  const std::string arguments = "run -m " + kDemo + " -p 'The cat' -n 2 --temp 0 --json --device ";
+  const std::string hidden = "export CUDA_VISIBLE_DEVICES=''; ";
+  const Result automatic = hotset(arguments + "auto", hidden);
+  EXPECT_EQ(automatic.exit_code, 0) << automatic.err;
+  EXPECT_EQ(json::parse(automatic.out)["device"], "cpu");
+  const Result cuda = hotset(arguments + "cuda", hidden);
+  EXPECT_EQ(cuda.exit_code, 1);
+  EXPECT_THAT(cuda.err, HasSubstr("device: found cuda, but "));
+  EXPECT_THAT(cuda.err, HasSubstr("auto or cpu goes without"));
+  EXPECT_EQ(std::count(cuda.err.begin(), cuda.err.end(), '\n'), 1) << cuda.err;
+}
+
+}  // namespace
+}  // namespace hotset

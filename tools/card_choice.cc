@@ -1,0 +1,91 @@
+#include "tools/card_choice.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cuda/card_kernels.h"
+#include "kernels/cuda/cuda_runtime.h"
+#include "kernels/cuda/fake_runtime.h"
+#include "runtime/card/card_plan.h"
+#include "tools/size.h"
+
+namespace hotset {
+
+namespace {
+
+int64_t expert_bytes_on(CardRuntime& card, const std::string& vram, const MemoryPlan& host) {
+  const SlotPlan& all = host.experts;
+  const bool is_auto = vram == "auto";
+  if (!is_auto && Size::parse(vram)->is_percent()) {
+    return Size::parse(vram)->bytes_of(all.expert_bytes_total);
+  }
+  std::vector<int64_t> layers;  // bytes of an expert
+  int64_t bytes_of_one_each = 0;
+  for (const SlotPlan::Class& sizes : all.classes) {
+    for (const int32_t layer : sizes.layers) {
+      layers.resize(std::max(layers.size(), static_cast<size_t>(layer) + 1));
+      layers[layer] = sizes.slot_bytes;
+      bytes_of_one_each += sizes.slot_bytes;
+    }
+  }
+  const auto experts = static_cast<int32_t>(all.expert_bytes_total / bytes_of_one_each);
+  const int64_t free = card.memory_info().free_bytes;
+  const int64_t most = is_auto ? free : std::min(free, Size::parse(vram)->bytes_of(free));
+  return plan_card(host, layers, experts, most).experts.slot_bytes_total;
+}
+
+CardChoice go_without(const std::string& reason) {
+  CardChoice choice;
+  choice.notice = "device: cpu, since " + reason;
+  return choice;
+}
+
+}  // namespace
+
+CardChoice choose_card(const Config& config, const MemoryPlan& host) {
+  CardChoice choice;
+  if (config.device == "cpu") return choice;
+  if (config.device == "emulated") {
+    choice.card = make_fake_runtime();
+    choice.name = "emulated";
+    choice.notice =
+        "device: emulated card; the card's code run on the CPU, to prove it: no card is used, and "
+        "no time means anything";
+  } else {
+    CudaCard found = open_cuda_card();
+    if (found.runtime == nullptr) {
+      if (config.device != "auto") {
+        throw Error(fmt::format("device: found {}, but {}; auto or cpu goes without", config.device,
+                                found.reason));
+      }
+      const bool is_news = cuda_kernels() != nullptr;  // not in a build without CUDA
+      return is_news ? go_without(found.reason) : choice;
+    }
+    choice.card = std::move(found.runtime);
+    choice.name = "cuda: " + choice.card->name();
+    choice.notice = "device: " + choice.card->name();
+  }
+  try {
+    choice.expert_bytes = expert_bytes_on(*choice.card, config.vram, host);
+  } catch (const Error& error) {
+    if (config.device != "auto") throw;
+    return go_without(error.what());
+  }
+  return choice;
+}
+
+nlohmann::ordered_json card_json(const Engine& engine) {
+  if (engine.card_tier() == nullptr) return nullptr;
+  const CacheStats stats = engine.card_tier()->stats();
+  const SlotPlan& plan = engine.card_tier()->plan();
+  return {{"emulated", engine.card()->is_emulated()},
+          {"slot_bytes", plan.slot_bytes_total},
+          {"expert_hits", stats.hits},
+          {"expert_misses", stats.misses},
+          {"hit_rate", stats.hit_rate()},
+          {"evictions", stats.evictions}};
+}
+
+}  // namespace hotset

@@ -1,0 +1,31 @@
+// Which device computes, and how much of a card's memory experts get (`device`, `vram`).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "kernels/cuda/card_runtime.h"
+#include "runtime/engine.h"
+#include "tools/config.h"
+
+namespace hotset {
+
+struct CardChoice {
+  std::shared_ptr<CardRuntime> card;  // null: the CPU computes
+  int64_t expert_bytes = 0;           // for experts' slots on it
+  std::string name = "cpu";           // for outputs: "cpu", "emulated", "cuda: NAME"
+  std::string notice;                 // what the user should know of it, a line; or ""
+};
+
+// `host`: the plan without a card. Of `vram` a percentage is of all experts; a size is what may be
+// taken of the card's memory in all, auto what of it is free. Auto goes without a card that is not
+// there, or that is too small for what every token needs; a device asked for by name is then an
+// Error.
+CardChoice choose_card(const Config& config, const MemoryPlan& host);
+
+// The card's slots in numbers, for --json; null without a card.
+nlohmann::ordered_json card_json(const Engine& engine);
+
+}  // namespace hotset
