@@ -240,7 +240,11 @@ struct AnyBlock {
   static constexpr int kCells = kCells_;
   static constexpr bool kHasZeros = kHasZeros_, kHasOffset = false;
 
+  // Wide tables have no others; and their loop is bound by its instructions.
+  static constexpr bool kHasF32Scales = Codes::kIsWide;
+
   static bool fits(const PackedFormat& f) {
+    if (kHasF32Scales && f.scale != ScaleKind::kF32) return false;
     const bool has_zeros = f.offset == OffsetKind::kZeroPoint || f.offset == OffsetKind::kZeroOfRow;
     const bool is_plain = has_zeros || f.offset == OffsetKind::kNone;
     return is_plain && has_zeros == kHasZeros && (f.block == 16) == (kCells == 2);
@@ -254,6 +258,7 @@ struct AnyBlock {
   }
   static Floats scale(const GroupSet& set, const Supers&, int64_t cell) {
     const int64_t block = scale_index(set, cell);
+    if constexpr (kHasF32Scales) return rows::load_f32(set.scales.at + block * 32, set.scales.next);
     switch (set.scale_kind) {
       case ScaleKind::kF16:
         return rows::load_f16(set.scales.at + block * 16, set.scales.next);
@@ -277,7 +282,7 @@ struct AnyBlock {
 
   static void prefetch(const GroupSet& set, int64_t unit) {
     prefetch_next<Codes::kUnitBytes>(set.codes, unit);
-    if (set.scale_kind == ScaleKind::kF32) {
+    if (kHasF32Scales || set.scale_kind == ScaleKind::kF32) {
       prefetch_next<32>(set.scales, unit >> set.scale_shift);
     } else {
       prefetch_next<16>(set.scales, unit >> set.scale_shift);

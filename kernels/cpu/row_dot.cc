@@ -31,11 +31,23 @@ struct Lanes {
   float gap[16];
 };
 
+// Inputs that one token's wide tables meet again in every set are widened once (3 % of their time),
+// if a row has no more units than these.
+constexpr int64_t kWideUnits = 128;
+
 struct Tile {
   int64_t tokens;
   int64_t first_unit[kTile];  // of the token's row in QuantisedRows
+  rows::WideUnit wide[kWideUnits];
   Lanes lanes[kTile];
 };
+
+// Units [first, first + count) of the activations. In memory: g++ 12 would take registers apart,
+// with scarce shuffles.
+inline void widen(const QuantisedRows& x, int64_t first, int64_t count, rows::WideUnit* wide) {
+  for (int64_t u = 0; u < count; ++u) wide[u] = rows::WideUnit(x.q + (first + u) * 32);
+  __asm__("" : : : "memory");
+}
 
 // A unit of a token's activations: 32 inputs and what goes with them.
 template <class Kind>
@@ -183,13 +195,11 @@ void dot_token(const GroupSet* sets, const Constants& constants, const Quantised
   for (Floats& l : lane) l = rows::zero();
   for (int64_t unit0 = 0; unit0 < set.units; unit0 += kChunkUnits) {
     const typename Kind::Supers supers = Kind::supers(set, unit0 / kChunkUnits);
-    // Well ahead of their use. In memory: g++ 12 would take registers apart, with scarce shuffles.
-    rows::WideUnit wide[Kind::Codes::kIsWide ? kChunkUnits : 1];
-    if constexpr (Kind::Codes::kIsWide) {
-      for (int u = 0; u < kChunkUnits && unit0 + u < set.units; ++u) {
-        wide[u] = rows::WideUnit(x.q + (tile.first_unit[0] + unit0 + u) * 32);
-      }
-      __asm__("" : "+m"(wide));
+    [[maybe_unused]] const rows::WideUnit* wide = tile.wide + unit0;
+    if (Kind::Codes::kIsWide && set.units > kWideUnits) {
+      const int64_t left = set.units - unit0;
+      widen(x, tile.first_unit[0] + unit0, left < kChunkUnits ? left : kChunkUnits, tile.wide);
+      wide = tile.wide;
     }
 #pragma GCC unroll 8
     for (int u = 0; u < kChunkUnits; ++u) {
@@ -453,6 +463,10 @@ void row_dot_quantised(const RowDotArgs& args) {
       tile.tokens = (args.tokens - token) / (tiles - i);
       for (int64_t t = 0; t < tile.tokens; ++t) {
         tile.first_unit[t] = activation_row(args, token + t) * x.units;
+      }
+      if (kReadsOneStream && tile.tokens == 1 && args.matrix.shape.format.two_planes &&
+          x.units <= kWideUnits) {
+        widen(x, tile.first_unit[0], x.units, tile.wide);
       }
       for (int64_t group = begin; group < end;) {
         const bool is_several = tile.tokens > 1 && end - group > (kTileSets - 1) * rows::kGroups;

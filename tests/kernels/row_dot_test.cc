@@ -86,6 +86,22 @@ TEST_P(RowDotTest, ManyRowsAndTokensEqualTheReference) {
   expect_rows(arguments(matrix, a, kMaxTokens), expected, [](int64_t t) { return t; });
 }
 
+// One token's inputs are widened once for all rows, unless they are too many.
+TEST_P(RowDotTest, WideTablesEqualTheReferenceInLongRowsToo) {
+  for (const NamedFormat& f : all_formats()) {
+    if (!f.format.two_planes) continue;
+    for (const int64_t k : {4096, 4416}) {
+      const RandomMatrix matrix(f.format, 21, k, 15);
+      Activations a(2, k, 16);
+      const std::vector<float> expected = reference(matrix, a, 2);
+      for (const int64_t tokens : {1, 2}) {
+        expect_rows(arguments(matrix, a, tokens), expected, [](int64_t t) { return t; });
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
 TEST_P(RowDotTest, ExtremeCodesTimesExtremeActivationsDoNotSaturate) {
   for (const NamedFormat& f : all_formats()) {
     if (f.format.is_float()) continue;
