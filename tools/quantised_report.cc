@@ -56,21 +56,24 @@ std::set<const MatrixSource*> float_matrices(const ModelDescription& model) {
 
 }  // namespace
 
+ordered_json describe_module(const QuantisedMatrix& module, bool is_float) {
+  const PackedFormat format =
+      is_float ? packed_format(TensorType::kF32) : packed_format(module.form(), module.k());
+  const Grade grade = is_float ? Grade{} : packed_grade(module.form(), module.k());
+  return {{"scheme", module.scheme()},
+          {"group", group_text(module.form().block)},
+          {"layout", layout_text(format)},
+          {"grade", grade_text(grade)}};
+}
+
 ordered_json quantised_report(const ModelDescription& model, bool each_module) {
   const std::set<const MatrixSource*> floats = float_matrices(model);
   ordered_json report = ordered_json::array();
   std::set<const QuantisedMatrix*> seen;  // a module may make several matrices
   for_each_matrix(model, [&](const MatrixSource& matrix) {
     if (matrix.quantised == nullptr || !seen.insert(matrix.quantised.get()).second) return;
-    const QuantisedMatrix& module = *matrix.quantised;
-    const bool is_float = matrix.as_float || floats.contains(&matrix);
-    const PackedFormat format =
-        is_float ? packed_format(TensorType::kF32) : packed_format(module.form(), module.k());
-    const Grade grade = is_float ? Grade{} : packed_grade(module.form(), module.k());
-    const ordered_json entry = {{"scheme", module.scheme()},
-                                {"group", group_text(module.form().block)},
-                                {"layout", layout_text(format)},
-                                {"grade", grade_text(grade)}};
+    const ordered_json entry =
+        describe_module(*matrix.quantised, matrix.as_float || floats.contains(&matrix));
     const auto is_alike = [&](const ordered_json& other) {
       return other["scheme"] == entry["scheme"] && other["group"] == entry["group"] &&
              other["layout"] == entry["layout"] && other["grade"] == entry["grade"];

@@ -69,8 +69,9 @@ class Fp8Blocks : public QuantisedScheme {
                                         int64_t k) const override {
     const ModuleTensors tensors(folder_, module);
     if (!tensors.is_dtype(".weight", "F8_E4M3")) return nullptr;
-    return make_e4m3(folder_, module, n, k, ".weight_scale_inv", block_[0], block_[1],
-                     "fp8 blocks");
+    return make_e4m3(
+        folder_, module, n, k, ".weight_scale_inv", block_[0], block_[1],
+        "fp8, blocks of " + std::to_string(block_[0]) + " x " + std::to_string(block_[1]));
   }
 
  private:

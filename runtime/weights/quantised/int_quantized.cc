@@ -90,7 +90,7 @@ std::unique_ptr<QuantisedMatrix> make_float_quantized(const SafetensorsFolder& f
                 " is not read, expected tensor, channel, group or block");
   }
   return make_e4m3(folder, module, n, k, ".weight_scale", rows, columns,
-                   "compressed-tensors float-quantized");
+                   "compressed-tensors float-quantized, by " + weights.strategy);
 }
 
 }  // namespace hotset

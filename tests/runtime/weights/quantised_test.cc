@@ -2,63 +2,22 @@
 // (tests/data/quantised): as read, and after packing. The names of folders are those of formats.
 #include "runtime/weights/quantised/quantised.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include <cmath>
 #include <cstring>
 
 #include "kernels/check.h"
 #include "runtime/weights/json.h"
-#include "runtime/weights/safetensors.h"
 #include "tests/runtime/weights/model_files.h"
+#include "tests/support/quantised_layers.h"
 
 namespace hotset {
 namespace {
 
-std::vector<std::string> formats() {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(data_path("quantised"))) {
-    if (std::filesystem::exists(entry.path() / "expected/model.safetensors")) {
-      names.push_back(entry.path().filename().string());
-    }
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-// The layers of one format, each with what its library says it means.
-class Fixture {
- public:
-  explicit Fixture(const std::string& name)
-      : folder_(data_path("quantised/" + name + "/tensor")),
-        expected_(data_path("quantised/" + name + "/expected")),
-        scheme_(
-            open_scheme(config_of(folder_.folder()), folder_.folder() + "/config.json", folder_)) {}
-
-  template <class Body>
-  void for_each_layer(Body body) const {
-    for (const TensorInfo& tensor : expected_.tensors()) {
-      SCOPED_TRACE(tensor.name);
-      const size_t suffix = tensor.name.ends_with(".weight") ? 7 : 0;
-      const std::string layer = tensor.name.substr(0, tensor.name.size() - suffix);
-      const int64_t k = tensor.row_length(), n = tensor.rows();
-      const auto matrix = scheme_->find(layer, n, k);
-      ASSERT_NE(matrix, nullptr);
-      std::vector<float> values(static_cast<size_t>(n * k));
-      tensor.file->read(tensor.offset, std::as_writable_bytes(std::span(values)));
-      body(*matrix, values);
-    }
-    EXPECT_FALSE(expected_.tensors().empty());
-  }
-
- private:
-  static nlohmann::json config_of(const std::string& folder) {
-    return read_json_file(folder + "/config.json");
-  }
-
-  SafetensorsFolder folder_, expected_;
-  std::unique_ptr<QuantisedScheme> scheme_;
-};
+using nlohmann::json;
+using testing::AllOf;
+using testing::HasSubstr;
 
 std::vector<float> packed_and_decoded(const QuantisedMatrix& matrix) {
   const int64_t n = matrix.n(), k = matrix.k();
@@ -87,7 +46,7 @@ std::vector<float> packed_and_decoded(const QuantisedMatrix& matrix) {
 class QuantisedTest : public testing::TestWithParam<std::string> {};
 
 TEST_P(QuantisedTest, DecodedWeightsAreTheLibrarysBitForBit) {
-  Fixture(GetParam())
+  QuantisedLayers(GetParam())
       .for_each_layer([](const QuantisedMatrix& matrix, const std::vector<float>& expected) {
         std::vector<float> found(expected.size());
         dequantise_rows(matrix, 0, matrix.n(), found.data());
@@ -97,7 +56,7 @@ TEST_P(QuantisedTest, DecodedWeightsAreTheLibrarysBitForBit) {
 }
 
 TEST_P(QuantisedTest, AWindowOfRowsIsPartOfTheWhole) {
-  Fixture(GetParam())
+  QuantisedLayers(GetParam())
       .for_each_layer([](const QuantisedMatrix& matrix, const std::vector<float>& expected) {
         const int64_t k = matrix.k();
         for (int64_t first = 0; first < matrix.n(); first += 5) {
@@ -110,7 +69,7 @@ TEST_P(QuantisedTest, AWindowOfRowsIsPartOfTheWhole) {
 }
 
 TEST_P(QuantisedTest, PackedWeightsAreAsNearAsTheirGradeSays) {
-  Fixture(GetParam())
+  QuantisedLayers(GetParam())
       .for_each_layer([](const QuantisedMatrix& matrix, const std::vector<float>& expected) {
         const Grade grade = packed_grade(matrix.form(), matrix.k());
         const std::vector<float> found = packed_and_decoded(matrix);
@@ -133,18 +92,18 @@ TEST_P(QuantisedTest, PackedWeightsAreAsNearAsTheirGradeSays) {
       });
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, QuantisedTest, testing::ValuesIn(formats()),
+INSTANTIATE_TEST_SUITE_P(Formats, QuantisedTest, testing::ValuesIn(quantised_formats()),
                          [](const auto& info) { return info.param; });
 
 TEST(QuantisedFormatsTest, EveryFormatOfTheListIsThere) {
-  EXPECT_EQ(formats().size(), 30u);
+  EXPECT_EQ(quantised_formats().size(), 30u);
 }
 
 // NF4 in two planes of bytes: where its errors lie, in units of the format's own step.
 TEST(QuantisedFormatsTest, TheTwoPlanesOfNf4ErrByAHundredThousandthOfTheBlocksLargest) {
   double largest = 0, squares = 0, weights = 0;
   int64_t histogram[4] = {};  // error over the largest of the block: up to 2^-18, -17, -16, more
-  Fixture("bnb_nf4").for_each_layer(
+  QuantisedLayers("bnb_nf4").for_each_layer(
       [&](const QuantisedMatrix& matrix, const std::vector<float>& expected) {
         if (matrix.k() % 64 != 0) return;
         const std::vector<float> found = packed_and_decoded(matrix);
@@ -170,15 +129,76 @@ TEST(QuantisedFormatsTest, TheTwoPlanesOfNf4ErrByAHundredThousandthOfTheBlocksLa
   EXPECT_LT(std::sqrt(squares / weights), 3e-5);
 }
 
+std::string refused(const json& config, const std::string& file) {
+  const SafetensorsFolder any(data_path("quantised/bnb_nf4/tensor"));
+  try {
+    open_scheme(config, file, any);
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
 TEST(QuantisedFormatsTest, WhatIsNotReadIsRefusedByName) {
   for (const std::string name : {"hqq", "exl3"}) {
     const std::string file = data_path("quantised/" + name + "/tensor/config.json");
-    const SafetensorsFolder any(data_path("quantised/bnb_nf4/tensor"));
-    try {
-      open_scheme(read_json_file(file), file, any);
-      FAIL() << name << " was accepted";
-    } catch (const Error& error) {
-      EXPECT_NE(std::string(error.what()).find("\"" + name + "\""), std::string::npos);
+    EXPECT_THAT(refused(read_json_file(file), file), HasSubstr("\"" + name + "\""));
+  }
+  const json gptq = {{"quant_method", "gptq"}, {"bits", 3}, {"group_size", 128}};
+  EXPECT_THAT(refused({{"quantization_config", gptq}}, "config.json"),
+              AllOf(HasSubstr("config.json"), HasSubstr("gptq of 3 bits is not read")));
+}
+
+// A module's tensors may be in any shard, and its group is that of the target that says most.
+TEST(QuantisedFormatsTest, EachModuleHasTheConfigGroupThatNamesItBestInWhicheverShardItIs) {
+  const std::string formats[] = {"ct_int4_sym", "ct_w8a8", "ct_fp8_channel"};
+  const std::vector<std::string> targets[] = {
+      {"Linear"},
+      {"re:.*experts\\.[12]\\..*"},
+      {"model.layers.0.mlp.experts.2.gate_proj", "model.layers.0.mlp.experts.2.up_proj",
+       "model.layers.0.mlp.experts.2.down_proj"}};
+  TempFolder folder;
+  json groups, weight_map;
+  for (int i = 0; i < 3; ++i) {
+    const std::string from = data_path("quantised/" + formats[i] + "/tensor/");
+    const std::string shard = formats[i] + ".safetensors", expert = "experts." + std::to_string(i);
+    std::string text = read_text(from + "model.safetensors");
+    for (size_t at = 0; (at = text.find("experts.0", at)) != std::string::npos; ++at) {
+      text.replace(at, expert.size(), expert);
+    }
+    write_text(folder.file(shard), text);
+    uint64_t head = 0;
+    std::memcpy(&head, text.data(), sizeof head);
+    const json header = json::parse(text.substr(8, head));
+    for (const auto& [name, tensor] : header.items()) {
+      if (name.find(expert) != std::string::npos) weight_map[name] = shard;
+    }
+    const json config = read_json_file(from + "config.json")["quantization_config"];
+    json group = config["config_groups"]["group_0"];
+    group["format"] = config["format"];
+    group["targets"] = targets[i];
+    groups["group_" + std::to_string(i)] = group;
+  }
+  write_text(folder.file("model.safetensors.index.json"), json{{"weight_map", weight_map}}.dump());
+  const json config = {{"quant_method", "compressed-tensors"},
+                       {"format", "mixed-precision"},
+                       {"config_groups", groups}};
+  const SafetensorsFolder tensors(folder.path());
+  const auto scheme = open_scheme({{"quantization_config", config}}, "config.json", tensors);
+  for (int i = 0; i < 3; ++i) {
+    const SafetensorsFolder expected(data_path("quantised/" + formats[i] + "/expected"));
+    for (const char* projection : {"gate_proj", "up_proj", "down_proj"}) {
+      const std::string at = std::string(projection) + ".weight";
+      const TensorInfo* want = expected.find("model.layers.0.mlp.experts.0." + at);
+      ASSERT_NE(want, nullptr);
+      const int64_t n = want->rows(), k = want->row_length();
+      const auto matrix =
+          scheme->find("model.layers.0.mlp.experts." + std::to_string(i) + "." + projection, n, k);
+      ASSERT_NE(matrix, nullptr) << formats[i];
+      std::vector<float> found(static_cast<size_t>(n * k)), values(found.size());
+      dequantise_rows(*matrix, 0, n, found.data());
+      want->file->read(want->offset, std::as_writable_bytes(std::span(values)));
+      EXPECT_EQ(found, values) << formats[i] << " " << projection;
     }
   }
 }
