@@ -19,7 +19,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -34,6 +33,7 @@
 #include "tools/huge_pages.h"
 #include "tools/interrupt.h"
 #include "tools/model_options.h"
+#include "tools/peak_memory.h"
 #include "tools/routing_player.h"
 #include "tools/samples.h"
 #include "tools/size.h"
@@ -57,14 +57,6 @@ std::vector<int32_t> random_ids(int64_t count, int64_t vocab_size, uint64_t seed
     id = static_cast<int32_t>((seed >> 33) % static_cast<uint64_t>(vocab_size));
   }
   return ids;
-}
-
-int64_t peak_rss_bytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("VmHWM:")) return 1024 * std::stoll(line.substr(6));
-  }
-  return 0;
 }
 
 class Bench {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/commands.h"
+#include "tools/peak_memory.h"
 #include "tools/progress.h"
 #include "tools/sidecars.h"
 #include "tools/size.h"
@@ -32,7 +33,8 @@ void run_pack(const PackOptions& options) {
     const nlohmann::ordered_json out = {{"output", output},
                                         {"source_bytes", model.file_bytes()},
                                         {"file_bytes", bytes},
-                                        {"experts_kept", kept}};
+                                        {"experts_kept", kept},
+                                        {"peak_rss_bytes", peak_rss_bytes()}};
     fmt::print("{}\n", out.dump());
   } else {
     fmt::print(stderr, "{}: {} from {}{}\n", output, human_bytes(bytes),

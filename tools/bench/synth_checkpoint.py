@@ -2,7 +2,7 @@
 """Write a quantised Hugging Face folder with Qwen3-Next-80B-A3B's layer shapes and random codes.
 
 Speed does not depend on what the weights are, only on their shapes and formats. Text made from it means nothing. One shard a
-layer, and one for the rest. The tokenizer is copied from a small one.
+layer, and one for the rest, or one for all. The tokenizer is copied from a small one.
 
   synth_checkpoint.py --format nf4dq --layers 4 out_folder      # bitsandbytes NF4, double-quantised: every linear
   synth_checkpoint.py --format gptq --layers 4 out_folder       # 4 bits, group 128; also gptq-act (desc_act), awq
@@ -19,7 +19,8 @@ NF4 = [-1, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.09105,
        0.3379152, 0.4407098, 0.562617, 0.7229568, 1]
 CONFIGS = {
     "nf4dq": {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": "nf4",
-              "bnb_4bit_use_double_quant": True, "bnb_4bit_quant_storage": "uint8", "llm_int8_skip_modules": ["lm_head"]},
+              "bnb_4bit_use_double_quant": True, "bnb_4bit_quant_storage": "uint8",
+              "llm_int8_skip_modules": ["lm_head", "mlp.gate", "mlp.shared_expert_gate", "linear_attn.in_proj_ba"]},
     "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True, "checkpoint_format": "gptq"},
     "gptq-act": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True, "sym": True,
                  "checkpoint_format": "gptq"},
@@ -119,19 +120,23 @@ def main():
     p.add_argument("--layers", type=int, default=4)
     p.add_argument("--experts", type=int, default=512)
     p.add_argument("--vocab", type=int, default=151936)
+    p.add_argument("--one-shard", action="store_true", help="all tensors in one file")
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
     hidden, inner, heads, kv_heads, head_dim, key_heads, value_heads, state = 2048, 512, 16, 2, 256, 16, 32, 128
     r = Random(a.seed)
     add = {"nf4dq": add_nf4dq, "gptq": add_gptq, "gptq-act": add_gptq_act, "awq": add_awq}[a.format]
     os.makedirs(a.out, exist_ok=True)
-    shards = a.layers + 1
+    shards = 1 if a.one_shard else a.layers + 1
     weight_map = {}
+    total_bytes = 0
 
     def open_shard(i):
         return Shard(os.path.join(a.out, f"model-{i + 1:05}-of-{shards:05}.safetensors"))
 
     def close(s):
+        nonlocal total_bytes
+        total_bytes += s.at
         weight_map.update({name: os.path.basename(s.path) for name in s.header})
         s.close()
 
@@ -141,8 +146,8 @@ def main():
             count *= d
         s.add(name, "BF16", list(shape), b"\0\0" * count if std is None else bf16_words(r, count, std))
 
+    s = open_shard(0)
     for i in range(a.layers):
-        s = open_shard(i)
         p = f"model.layers.{i}."
         floats(s, p + "input_layernorm.weight", [hidden])
         floats(s, p + "post_attention_layernorm.weight", [hidden])
@@ -168,8 +173,9 @@ def main():
             add(s, r, p + "mlp." + e + "gate_proj", inner, hidden)
             add(s, r, p + "mlp." + e + "up_proj", inner, hidden)
             add(s, r, p + "mlp." + e + "down_proj", hidden, inner)
-        close(s)
-    s = open_shard(a.layers)
+        if not a.one_shard:
+            close(s)
+            s = open_shard(i + 1)
     floats(s, "model.embed_tokens.weight", [a.vocab, hidden], 1)
     floats(s, "model.norm.weight", [hidden])
     floats(s, "lm_head.weight", [a.vocab, hidden], hidden ** -0.5)
@@ -187,7 +193,7 @@ def main():
     with open(os.path.join(a.out, "config.json"), "w") as f:
         json.dump(config, f, indent=1)
     with open(os.path.join(a.out, "model.safetensors.index.json"), "w") as f:
-        json.dump({"weight_map": weight_map}, f)
+        json.dump({"metadata": {"total_size": total_bytes}, "weight_map": weight_map}, f)
     shutil.copyfile(TOKENIZER, os.path.join(a.out, "tokenizer.json"))
 
 
