@@ -148,21 +148,6 @@ void ExpertReader::drop(Read& read) {
   }
 }
 
-// Looks on for the time that a read takes before it sleeps: an expert of 1.3 ms was at hand 0.1 to
-// 0.3 ms sooner where the core had not gone idle (a virtual machine; one wait a layer). Whoever
-// else wants the core, the readers above all, gets it.
-void ExpertReader::wait_for_landing(std::unique_lock<std::mutex>& lock) {
-  constexpr auto kPatience = std::chrono::milliseconds(3);
-  const uint32_t ended = landings_ended_.load();
-  const auto until = Clock::now() + kPatience;
-  lock.unlock();
-  while (landings_ended_.load() == ended && Clock::now() < until) {
-    std::this_thread::yield();
-  }
-  lock.lock();
-  landed_.wait(lock, [&] { return landings_ended_.load() != ended; });
-}
-
 size_t ExpertReader::take_landed(std::span<Landed> out) {
   std::unique_lock lock(mutex_);
   const auto has_landed = [](const Read& r) { return r.state == State::kLanded && r.is_needed; };
@@ -174,7 +159,7 @@ size_t ExpertReader::take_landed(std::span<Landed> out) {
                              }),
                  "nothing that could land was asked for");
     const auto start = Clock::now();
-    while (std::none_of(reads_.begin(), reads_.end(), has_landed)) wait_for_landing(lock);
+    landed_.wait(lock, [&] { return std::any_of(reads_.begin(), reads_.end(), has_landed); });
     stats_.waited_ns += to_ns(Clock::now() - start);
   }
   size_t count = 0;
@@ -259,7 +244,6 @@ void ExpertReader::finish_part(Read& read, int64_t bytes, std::exception_ptr err
       stats_.hidden_ns += to_ns(read.needed - read.begun);
     }
   }
-  ++landings_ended_;
   landed_.notify_all();
 }
 

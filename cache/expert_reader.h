@@ -7,7 +7,6 @@
 // bytes that land: who finds a read landed under it sees all of them.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -89,7 +88,6 @@ class ExpertReader {
     Clock::time_point begun, ended, needed;
   };
 
-  void wait_for_landing(std::unique_lock<std::mutex>& lock);
   void work(const std::stop_token& stop);
   Read* next_to_read();
   Read* find(ExpertId id);
@@ -107,7 +105,6 @@ class ExpertReader {
   mutable std::mutex mutex_;
   std::condition_variable_any queued_;
   std::condition_variable landed_;
-  std::atomic<uint32_t> landings_ended_ = 0;  // changes with every landing
   std::vector<Read> reads_;
   int64_t order_ = 0;
   ReadAheadStats stats_;
