@@ -51,7 +51,8 @@ class CardRuntime {
   virtual void close_event(CardEvent event) noexcept = 0;
 
   // Operations of a stream, in its order. `from` of a copy is read at any time until the copy has
-  // completed if it is pinned, else before the call returns.
+  // completed if it is pinned, else before the call returns. A copy to memory of the host that is
+  // not pinned has completed when the call returns.
   virtual void copy(CardStream stream, void* to, const void* from, int64_t bytes) = 0;
   virtual void fill(CardStream stream, void* to, uint8_t byte, int64_t bytes) = 0;
   // The event is everything that is on the stream now; recording again replaces that.

@@ -15,6 +15,7 @@ namespace {
 // Rows whose attention is spread over blocks of threads by context; more rows fill a card anyway.
 constexpr int64_t kSpreadRowsMax = 8;
 
+// The host's side is ordinary memory: such copies are complete, or have read all, when they return.
 class CardSequenceMemory : public SequenceMemory {
  public:
   CardSequenceMemory(CardRuntime& card, CardStream stream) : card_(card), stream_(stream) {}
@@ -24,11 +25,9 @@ class CardSequenceMemory : public SequenceMemory {
   void clear(std::byte* at, int64_t bytes) override { card_.fill(stream_, at, 0, bytes); }
   void read(void* to, const std::byte* from, int64_t bytes) override {
     card_.copy(stream_, to, from, bytes);
-    card_.synchronise(stream_);
   }
   void write(std::byte* to, const void* from, int64_t bytes) override {
     card_.copy(stream_, to, from, bytes);
-    card_.synchronise(stream_);
   }
 
  private:
@@ -40,7 +39,6 @@ class CardSequenceMemory : public SequenceMemory {
 CardMemory on_card(CardRuntime& card, CardStream stream, const Memory& memory, int64_t bytes) {
   CardMemory image(card, CardMemory::Place::kCard, bytes, "dense weights");
   card.copy(stream, image.data(), memory.data(), bytes);
-  card.synchronise(stream);
   return image;
 }
 
@@ -77,8 +75,8 @@ CardDevice::CardDevice(const ModelConfig& c, Weights& weights, CardRuntime& card
   const RopeTable rope = rope_table(c, options.positions);
   cos_ = workspace_.take<float>(std::ssize(rope.cos));
   sin_ = workspace_.take<float>(std::ssize(rope.sin));
-  upload(cos_, rope.cos.data(), std::ssize(rope.cos) * 4);
-  upload(sin_, rope.sin.data(), std::ssize(rope.sin) * 4);
+  card.copy(stream_, cos_, rope.cos.data(), std::ssize(rope.cos) * 4);
+  card.copy(stream_, sin_, rope.sin.data(), std::ssize(rope.sin) * 4);
   runs_max_ = 2 * rows_max;
   runs_ = workspace_.take<CardRun>(runs_max_);
   runs_next_ = workspace_.take_pinned<CardRun>(runs_max_);
@@ -110,11 +108,6 @@ CardDevice::~CardDevice() {
 DeviceMemory CardDevice::memory() const {
   return {sequences_.kv_bytes(), sequences_.recurrent_bytes(),
           workspace_.bytes() + experts_.card_bytes()};
-}
-
-void CardDevice::upload(void* to, const void* from, int64_t bytes) {
-  card_.copy(stream_, to, from, bytes);
-  card_.synchronise(stream_);
 }
 
 // What changes from step to step goes to the card's memory from pinned buffers, which are written

@@ -93,7 +93,6 @@ class CardDevice : public Device {
     ~OwnStream() { card.close_stream(stream); }
   };
   void finish_capture();
-  void upload(void* to, const void* from, int64_t bytes);
   void quantise(const Activations& a, const uint32_t* order, const Activations& to);
   void quantise(const Activations& a) { quantise(a, nullptr, a); }
   CardStep step_of(std::span<const RowRun> runs, int64_t rows) const;

@@ -73,7 +73,6 @@ CardExperts::CardExperts(const ModelConfig& c, CardRuntime& card, const CardKern
   *step_next_ = 0;
   static_assert(kCardAbsent == 0xffffffffu);
   card.fill(stream, table_, 0xFF, layers_ * experts_ * static_cast<int64_t>(sizeof(uint32_t)));
-  card.synchronise(stream);
   picks_.reserve(experts_);
   server_ = std::make_unique<MissServer>(static_cast<MissComputer&>(*this), mailboxes_, k_, width_);
   if (options.slots.slot_bytes_total > 0) {

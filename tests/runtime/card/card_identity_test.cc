@@ -274,6 +274,21 @@ TEST_F(CardEngineTest, SnapshotsOfTheCardsMemoryContinueWithTheSameBits) {
   EXPECT_TRUE(same_bits(step(), first));
 }
 
+TEST_F(CardEngineTest, WhoLooksOnSeesTheSameBits) {
+  const std::vector<int32_t> ids(ids_.begin(), ids_.begin() + 8);
+  const auto on_cpu = cpu(), on_card = with_card(options(), {.order = FakeOrder::kLazy});
+  test::Recorder expected(on_cpu->config()), seen(on_card->config());
+  all_logits(*on_cpu, ids, 1, &expected);
+  all_logits(*on_card, ids, 1, &seen);
+  EXPECT_EQ(seen.experts, expected.experts);
+  for (size_t layer = 0; layer < expected.hidden.size(); ++layer) {
+    EXPECT_TRUE(same_bits(seen.hidden[layer], expected.hidden[layer])) << layer;
+  }
+  for (size_t layer = 0; layer < expected.weights.size(); ++layer) {
+    EXPECT_TRUE(same_bits(seen.weights[layer], expected.weights[layer])) << layer;
+  }
+}
+
 TEST_F(CardEngineTest, ForcedPicksGoToTheCard) {
   const auto run = [&](std::unique_ptr<Engine> engine) {
     const auto k = static_cast<int32_t>(engine->config().num_experts_per_tok);
