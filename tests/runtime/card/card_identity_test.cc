@@ -198,6 +198,7 @@ class CountingRuntime : public CardRuntime {
     card_->launch(graph, stream);
   }
   void close_graph(CardGraph graph) noexcept override { card_->close_graph(graph); }
+  void set_profiling(bool on) override { card_->set_profiling(on); }
 
   std::atomic<int> allocations = 0;
   int waits = 0, captures = 0, launches = 0;
