@@ -173,22 +173,29 @@ void inspect_sidecar(const ModelDescription& model, ordered_json& out, bool is_j
   for (const std::string& refusal : search.refused) fmt::print("unusable     {}\n", refusal);
 }
 
-// A card's tier lies over the host's: all experts that the host has no room for are misses of both.
-void inspect_card(const InspectOptions& options, Config config, const ModelDescription& model,
-                  const MemoryBudget& budget, ordered_json& out) {
+// 0: none was asked for.
+int64_t vram_bytes_of(const InspectOptions& options) {
+  if (options.vram.empty()) return 0;
   const std::optional<Size> vram = Size::parse(options.vram);
-  if (!vram || vram->is_percent()) {
+  if (!vram || vram->is_percent() || vram->bytes_of(0) == 0) {
     throw ConfigError(
         fmt::format("--vram: found \"{}\", expected a size such as 10GB", options.vram));
   }
+  return vram->bytes_of(0);
+}
+
+// A card's tier lies over the host's: all experts that the host has no room for are misses of both.
+void inspect_card(const InspectOptions& options, int64_t vram_bytes, Config config,
+                  const ModelDescription& model, const MemoryBudget& budget, ordered_json& out) {
   config.ram = "100%";
   CardQuestion question = options.card;
-  question.vram_bytes = vram->bytes_of(0);
+  question.vram_bytes = vram_bytes;
   out["card"] = card_report(model, plan_engine(config, model, budget).memory, question);
   if (!options.json) print_card_report(out["card"]);
 }
 
 void run_inspect(const InspectOptions& options) {
+  const int64_t vram_bytes = vram_bytes_of(options);
   const ModelDescription model = open_model(options.model);
   const std::vector<ListedTensor> tensors = tensors_of(options.model);
   ordered_json out = describe(model, tensors);
@@ -220,7 +227,7 @@ void run_inspect(const InspectOptions& options) {
       fmt::print("{}{}\n", describe_plan(plan, budget),
                  plan.total() <= budget.most_bytes() ? "" : ": does not fit");
     }
-    if (!options.vram.empty()) inspect_card(options, config, model, budget, out);
+    if (vram_bytes > 0) inspect_card(options, vram_bytes, config, model, budget, out);
   }
   if (options.verify) {
     {

@@ -165,9 +165,8 @@ TEST_F(CliTest, InspectSaysWhatTheModelIs) {
 }
 
 TEST_F(CliTest, APlanForACardSaysWhereItsBytesGoAndThatNothingWasMeasured) {
-  ASSERT_EQ(
-      hotset("run -m " + kDemo + " -p \"What is 2+2?\" --temp 0 --trace " + path("t")).exit_code,
-      0);
+  const std::string fox = " -p \"Tell me a long story about a fox\" --temp 0 -n 40";
+  ASSERT_EQ(hotset("run -m " + kDemo + fox + " --trace " + path("t")).exit_code, 0);
   const json card =
       hotset_json("inspect --json --plan --vram 785MB --trace " + path("t") + " " + kDemo)["card"];
   int64_t sum = 0;
@@ -184,7 +183,7 @@ TEST_F(CliTest, APlanForACardSaysWhereItsBytesGoAndThatNothingWasMeasured) {
   EXPECT_NEAR(lanes, card["simulated"]["token_ms"].get<double>(), 1e-9);
   EXPECT_THAT(hotset("inspect --plan --vram 10GB " + kDemo).out,
               HasSubstr("not measured on a card"));
-  expect_error("inspect --plan --vram 751MB " + kDemo, 1, "card's memory is too small");
+  expect_error("inspect --json --plan --vram 751MB " + kDemo, 1, "card's memory is too small");
   expect_error("inspect --plan --vram 50% " + kDemo, 2, "--vram");
 }
 
