@@ -133,7 +133,7 @@ std::map<std::string, NvccTest::Use> NvccTest::uses_of(
 
 // kernels/cuda/limits.csv: what a kernel may use, by an expression for its name, on any card.
 // Blocks have 256 threads at most: 64 registers leave room for four on a processor of 65,536,
-// which is all that sm_75 holds (so ptxas takes more there than elsewhere), 96 for two, 168 for one.
+// which is all that sm_75 holds (so ptxas takes more there than elsewhere), 96 for two, 168 one.
 void NvccTest::expect_limits(const std::string& architecture) {
   const std::map<std::string, Use> uses = uses_of(architecture);
   EXPECT_EQ(uses.size(), kernels_.size());
