@@ -21,7 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string contents(const fs::path& path) {
+[[maybe_unused]] std::string contents(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
   std::stringstream text;
   text << in.rdbuf();
@@ -29,7 +29,7 @@ std::string contents(const fs::path& path) {
 }
 
 // The PTX modules in an object file: plain text up to a zero byte.
-std::vector<std::string> ptx_modules(const std::string& object) {
+[[maybe_unused]] std::vector<std::string> ptx_modules(const std::string& object) {
   std::vector<std::string> modules;
   for (size_t at = object.find("\n.version"); at != std::string::npos;
        at = object.find("\n.version", at + 1)) {
@@ -39,7 +39,7 @@ std::vector<std::string> ptx_modules(const std::string& object) {
 }
 
 // A kernel's name as in its source: row_dot_kernel<Nibbles, 1, 4>.
-std::string plain_name(const std::string& mangled) {
+[[maybe_unused]] std::string plain_name(const std::string& mangled) {
   int status = 0;
   char* const text = abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status);
   std::string name = status == 0 ? text : mangled;
@@ -50,7 +50,7 @@ std::string plain_name(const std::string& mangled) {
 }
 
 // Runs a command and returns what it says.
-std::string output_of(const std::string& command) {
+[[maybe_unused]] std::string output_of(const std::string& command) {
   FILE* const pipe = popen((command + " 2>&1").c_str(), "r");
   std::string text;
   for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe)) text += static_cast<char>(c);
