@@ -78,6 +78,7 @@ class FakeRuntime : public CardRuntime {
 
   void copy(CardStream stream, void* to, const void* from, int64_t bytes) override;
   void fill(CardStream stream, void* to, uint8_t byte, int64_t bytes) override {
+    if (bytes == 0) return;  // `to` may be null then
     put(of(stream), [=] { std::memset(to, byte, static_cast<size_t>(bytes)); });
   }
   void record(CardEvent event, CardStream stream) override;

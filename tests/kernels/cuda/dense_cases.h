@@ -23,7 +23,7 @@ inline std::vector<float> random_floats(int64_t n, unsigned seed, float scale = 
 template <class T = float>
 std::vector<T> unwritten(int64_t n) {
   std::vector<T> x(static_cast<size_t>(n));
-  std::memset(x.data(), 0xff, x.size() * sizeof(T));
+  if (n > 0) std::memset(x.data(), 0xff, x.size() * sizeof(T));
   return x;
 }
 
