@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/kernel_table.h"
 #include "runtime/model/weights.h"
+#include "runtime/sequence_pool.h"
 #include "runtime/session.h"
 
 namespace hotset {
@@ -133,17 +134,8 @@ class Device {
   // be empty.
   virtual void combine(Rows x, const Routing& routing, Rows shared, Rows shared_gate) = 0;
 
-  // Sequences: handles to KV blocks and recurrent state.
-  virtual SequenceState open_sequence() = 0;  // throws Error if all are in use
-  virtual void close_sequence(SequenceState& sequence) = 0;
-  // Blocks for `positions` positions in all: grows, or gives back.
-  virtual void resize_sequence(SequenceState& sequence, int64_t positions) = 0;
-  virtual void clear_recurrent(SequenceState& sequence) = 0;
-  virtual Snapshot save(const SequenceState& sequence, int64_t positions) const = 0;
-  virtual void load(SequenceState& sequence, const Snapshot& snapshot) = 0;
-  virtual std::vector<float> recurrent_state(const SequenceState& sequence,
-                                             int64_t index) const = 0;
-  virtual std::vector<float> conv_state(const SequenceState& sequence, int64_t index) const = 0;
+  // KV blocks and recurrent state, in the device's memory.
+  virtual SequencePool& sequences() = 0;
 };
 
 inline Activations Activations::slice(int64_t first, int64_t count) const {

@@ -349,7 +349,7 @@ SlotPlan Engine::plan_experts(int64_t budget_bytes) const {
 }
 
 Session Engine::open_session() {
-  return Session(*state_->device, has_delta_net(state_->description));
+  return Session(state_->device->sequences(), has_delta_net(state_->description));
 }
 
 std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver* observer) {
@@ -357,7 +357,8 @@ std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver
   s.check_rows(rows);
   s.plan_runs(rows);
   auto record = s.recorder.step(rows[0].position, std::ssize(rows));
-  for (const BatchRow& row : rows) s.device->resize_sequence(row.session->state_, row.position + 1);
+  for (const BatchRow& row : rows)
+    s.device->sequences().resize(row.session->state_, row.position + 1);
   s.watched.own = observer;
   Rows logits;
   try {

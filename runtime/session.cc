@@ -5,25 +5,25 @@
 #include <utility>
 
 #include "kernels/check.h"
-#include "runtime/device.h"
+#include "runtime/sequence_pool.h"
 
 namespace hotset {
 
-Session::Session(Device& device, bool has_recurrent_state)
-    : device_(&device), has_recurrent_state_(has_recurrent_state), state_(device.open_sequence()) {}
+Session::Session(SequencePool& sequences, bool has_recurrent_state)
+    : sequences_(&sequences), has_recurrent_state_(has_recurrent_state), state_(sequences.open()) {}
 
 Session::~Session() {
-  if (device_ != nullptr) device_->close_sequence(state_);
+  if (sequences_ != nullptr) sequences_->close(state_);
 }
 
 Session::Session(Session&& other) noexcept
-    : device_(std::exchange(other.device_, nullptr)),
+    : sequences_(std::exchange(other.sequences_, nullptr)),
       has_recurrent_state_(other.has_recurrent_state_),
       position_(std::exchange(other.position_, 0)),
       state_(std::move(other.state_)) {}
 
 Session& Session::operator=(Session&& other) noexcept {
-  std::swap(device_, other.device_);
+  std::swap(sequences_, other.sequences_);
   std::swap(has_recurrent_state_, other.has_recurrent_state_);
   std::swap(position_, other.position_);
   std::swap(state_, other.state_);
@@ -43,26 +43,26 @@ void Session::truncate(int64_t position) {
                                            "restore a snapshot taken there instead"
                                          : "it is not between 0 and the present"));
   }
-  if (position == 0) device_->clear_recurrent(state_);
-  device_->resize_sequence(state_, position);
+  if (position == 0) sequences_->clear_recurrent(state_);
+  sequences_->resize(state_, position);
   position_ = position;
 }
 
 Snapshot Session::snapshot() const {
-  return device_->save(state_, position_);
+  return sequences_->save(state_, position_);
 }
 
 void Session::restore(const Snapshot& snapshot) {
-  device_->load(state_, snapshot);
+  sequences_->load(state_, snapshot);
   position_ = snapshot.position;
 }
 
 std::vector<float> Session::recurrent_state(int64_t index) const {
-  return device_->recurrent_state(state_, index);
+  return sequences_->recurrent_state(state_, index);
 }
 
 std::vector<float> Session::conv_state(int64_t index) const {
-  return device_->conv_state(state_, index);
+  return sequences_->conv_state(state_, index);
 }
 
 }  // namespace hotset

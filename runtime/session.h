@@ -9,7 +9,7 @@
 
 namespace hotset {
 
-class Device;
+class SequencePool;
 
 // Handles into a device's pools.
 struct SequenceState {
@@ -25,7 +25,7 @@ struct Snapshot {
 
 class Session {
  public:
-  Session(Device& device, bool has_recurrent_state);  // made by Engine::open_session
+  Session(SequencePool& sequences, bool has_recurrent_state);  // made by Engine::open_session
   ~Session();
   Session(Session&& other) noexcept;
   Session& operator=(Session&& other) noexcept;
@@ -45,7 +45,7 @@ class Session {
 
  private:
   friend class Engine;
-  Device* device_ = nullptr;
+  SequencePool* sequences_ = nullptr;
   bool has_recurrent_state_ = false;
   int64_t position_ = 0;
   SequenceState state_;

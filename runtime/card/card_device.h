@@ -8,7 +8,7 @@
 
 #include "kernels/cuda/card_kernels.h"
 #include "runtime/card/card_experts.h"
-#include "runtime/host/sequence_pool.h"
+#include "runtime/sequence_pool.h"
 
 namespace hotset {
 
@@ -66,22 +66,7 @@ class CardDevice : public Device {
     experts_.combine(x, routing, shared, shared_gate);
   }
 
-  SequenceState open_sequence() override { return sequences_.open(); }
-  void close_sequence(SequenceState& s) override { sequences_.close(s); }
-  void resize_sequence(SequenceState& s, int64_t positions) override {
-    sequences_.resize(s, positions);
-  }
-  void clear_recurrent(SequenceState& s) override { sequences_.clear_recurrent(s); }
-  Snapshot save(const SequenceState& s, int64_t positions) const override {
-    return sequences_.save(s, positions);
-  }
-  void load(SequenceState& s, const Snapshot& snapshot) override { sequences_.load(s, snapshot); }
-  std::vector<float> recurrent_state(const SequenceState& s, int64_t index) const override {
-    return sequences_.recurrent_state(s, index);
-  }
-  std::vector<float> conv_state(const SequenceState& s, int64_t index) const override {
-    return sequences_.conv_state(s, index);
-  }
+  SequencePool& sequences() override { return sequences_; }
 
  private:
   // A stream that is closed after everything that was on it.

@@ -11,7 +11,7 @@
 #include "runtime/host/host_experts.h"
 #include "runtime/host/packed_rows.h"
 #include "runtime/host/rope_table.h"
-#include "runtime/host/sequence_pool.h"
+#include "runtime/sequence_pool.h"
 
 namespace hotset {
 
@@ -68,22 +68,7 @@ class HostDevice : public Device {
   void experts() override { experts_.run(experts_in_); }
   void combine(Rows x, const Routing& routing, Rows shared, Rows shared_gate) override;
 
-  SequenceState open_sequence() override { return sequences_.open(); }
-  void close_sequence(SequenceState& s) override { sequences_.close(s); }
-  void resize_sequence(SequenceState& s, int64_t positions) override {
-    sequences_.resize(s, positions);
-  }
-  void clear_recurrent(SequenceState& s) override { sequences_.clear_recurrent(s); }
-  Snapshot save(const SequenceState& s, int64_t positions) const override {
-    return sequences_.save(s, positions);
-  }
-  void load(SequenceState& s, const Snapshot& snapshot) override { sequences_.load(s, snapshot); }
-  std::vector<float> recurrent_state(const SequenceState& s, int64_t index) const override {
-    return sequences_.recurrent_state(s, index);
-  }
-  std::vector<float> conv_state(const SequenceState& s, int64_t index) const override {
-    return sequences_.conv_state(s, index);
-  }
+  SequencePool& sequences() override { return sequences_; }
 
  private:
   void quantise(const Activations& a, int64_t r) {

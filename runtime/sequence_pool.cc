@@ -1,4 +1,4 @@
-#include "runtime/host/sequence_pool.h"
+#include "runtime/sequence_pool.h"
 
 #include <fmt/format.h>
 

@@ -29,8 +29,9 @@ class SequencePool {
                int64_t attention_layers, int64_t delta_layers, int32_t sequences,
                int64_t positions_each, bool kv_f16);
 
-  SequenceState open();
+  SequenceState open();  // throws Error if all are in use
   void close(SequenceState& sequence);
+  // Blocks for `positions` positions in all: grows, or gives back.
   void resize(SequenceState& sequence, int64_t positions);
   void clear_recurrent(SequenceState& sequence);
   Snapshot save(const SequenceState& sequence, int64_t positions) const;
