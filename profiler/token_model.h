@@ -43,6 +43,13 @@ struct TokenTime {    // seconds, by what the token was waiting for
   double cpu = 0;     // likewise the CPU's
   double sync = 0;
   double total() const { return mixers + card + cpu + sync; }
+  TokenTime& operator+=(const TokenTime& other) {
+    mixers += other.mixers;
+    card += other.card;
+    cpu += other.cpu;
+    sync += other.sync;
+    return *this;
+  }
 };
 
 class TokenModel {

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <vector>
 
 #include "kernels/cuda/card_kernels.h"
 #include "kernels/cuda/cuda_runtime.h"
@@ -16,24 +15,13 @@ namespace hotset {
 namespace {
 
 int64_t expert_bytes_on(CardRuntime& card, const std::string& vram, const MemoryPlan& host) {
-  const SlotPlan& all = host.experts;
   const bool is_auto = vram == "auto";
   if (!is_auto && Size::parse(vram)->is_percent()) {
-    return Size::parse(vram)->bytes_of(all.expert_bytes_total);
+    return Size::parse(vram)->bytes_of(host.experts.expert_bytes_total);
   }
-  std::vector<int64_t> layers;  // bytes of an expert
-  int64_t bytes_of_one_each = 0;
-  for (const SlotPlan::Class& sizes : all.classes) {
-    for (const int32_t layer : sizes.layers) {
-      layers.resize(std::max(layers.size(), static_cast<size_t>(layer) + 1));
-      layers[layer] = sizes.slot_bytes;
-      bytes_of_one_each += sizes.slot_bytes;
-    }
-  }
-  const auto experts = static_cast<int32_t>(all.expert_bytes_total / bytes_of_one_each);
   const int64_t free = card.memory_info().free_bytes;
   const int64_t most = is_auto ? free : std::min(free, Size::parse(vram)->bytes_of(free));
-  return plan_card(host, layers, experts, most).experts.slot_bytes_total;
+  return plan_card(host, most).experts.slot_bytes_total;
 }
 
 CardChoice go_without(const std::string& reason) {

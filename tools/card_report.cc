@@ -17,14 +17,9 @@ using nlohmann::ordered_json;
 
 constexpr double kUsualHits = 0.70;  // what recency gives at 15 % of the experts
 
-std::vector<int64_t> expert_bytes_of(const ModelDescription& model) {
-  std::vector<int64_t> bytes;
-  for (const ExpertShape& shape : expert_shapes(model)) bytes.push_back(shape.bytes);
-  return bytes;
-}
-
 // What a token reads of each part, from the shapes alone.
-TokenBytes token_bytes(const ModelDescription& model, std::span<const int64_t> expert_bytes) {
+TokenBytes token_bytes(const ModelDescription& model) {
+  const std::vector<ExpertShape> shapes = expert_shapes(model);
   const Weights weights = plan_weights(model);
   TokenBytes out;
   const auto sum = [](std::initializer_list<const PackedMatrix*> matrices) {
@@ -43,7 +38,7 @@ TokenBytes token_bytes(const ModelDescription& model, std::span<const int64_t> e
       layer.shared =
           sum({&l.moe.shared_gate, &l.moe.shared.gate, &l.moe.shared.up, &l.moe.shared.down});
     }
-    layer.expert = expert_bytes[i];
+    layer.expert = shapes[i].bytes;
     out.layers.push_back(layer);
   }
   out.head = weights.output.shape.bytes;
@@ -81,10 +76,7 @@ ordered_json expected_time(const TokenBytes& bytes, const CardRates& rates, doub
   const std::vector<LayerPicks> picks(bytes.layers.size(), {top_k * hit_rate, misses, misses / 2});
   TokenTime sum;
   constexpr int kTokens = 100;
-  for (int i = 0; i < kTokens; ++i) {
-    const TokenTime t = model.token(picks);
-    sum.mixers += t.mixers, sum.card += t.card, sum.cpu += t.cpu, sum.sync += t.sync;
-  }
+  for (int i = 0; i < kTokens; ++i) sum += model.token(picks);
   return time_json(sum, kTokens, hit_rate);
 }
 
@@ -103,8 +95,7 @@ ordered_json simulated_time(const TokenBytes& bytes, const CardPlan& plan,
   double tokens = 0, rows = 0;
   const auto end_step = [&] {
     if (rows == 0) return;
-    const TokenTime t = model.token(picks);
-    sum.mixers += t.mixers, sum.card += t.card, sum.cpu += t.cpu, sum.sync += t.sync;
+    sum += model.token(picks);
     tokens += rows;
     std::fill(picks.begin(), picks.end(), LayerPicks());
   };
@@ -131,10 +122,8 @@ ordered_json simulated_time(const TokenBytes& bytes, const CardPlan& plan,
 ordered_json card_report(const ModelDescription& model, const MemoryPlan& host,
                          const CardQuestion& question) {
   const ModelConfig& c = model.config;
-  const std::vector<int64_t> expert_bytes = expert_bytes_of(model);
-  const auto experts = static_cast<int32_t>(c.num_experts);
-  const CardPlan plan = plan_card(host, expert_bytes, experts, question.vram_bytes);
-  const TokenBytes bytes = token_bytes(model, expert_bytes);
+  const CardPlan plan = plan_card(host, question.vram_bytes);
+  const TokenBytes bytes = token_bytes(model);
   int64_t slots = 0;
   for (const SlotPlan::Class& slot_class : plan.experts.classes) slots += slot_class.slots;
   const CardRates& r = question.rates;
@@ -152,8 +141,8 @@ ordered_json card_report(const ModelDescription& model, const MemoryPlan& host,
         {"experts", plan.experts.slot_bytes_total},
         {"experts_all", plan.experts.expert_bytes_total}}},
       {"slots", slots},
-      {"slots_per_layer", static_cast<double>(slots) / static_cast<double>(expert_bytes.size())},
-      {"experts_per_layer", experts},
+      {"slots_per_layer", static_cast<double>(slots) / static_cast<double>(bytes.layers.size())},
+      {"experts_per_layer", c.num_experts},
       {"rates",
        {{"card_gbps", r.card_gbps},
         {"card_efficiency", r.card_efficiency},

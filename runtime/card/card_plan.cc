@@ -3,13 +3,23 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/check.h"
 
 namespace hotset {
 
-CardPlan plan_card(const MemoryPlan& host, std::span<const int64_t> expert_bytes,
-                   int32_t experts_per_layer, int64_t vram_bytes) {
+CardPlan plan_card(const MemoryPlan& host, int64_t vram_bytes) {
+  int32_t experts = 0, layers = 0;
+  for (const SlotPlan::Class& c : host.experts.classes) {
+    experts += c.experts;
+    layers += static_cast<int32_t>(c.layers.size());
+  }
+  std::vector<int64_t> slot_bytes(layers);
+  for (const SlotPlan::Class& c : host.experts.classes) {
+    for (const int32_t layer : c.layers) slot_bytes[layer] = c.slot_bytes;
+  }
+  const int32_t experts_per_layer = experts / layers;
   CardPlan plan;
   plan.vram = vram_bytes;
   plan.headroom = kVramHeadroomBytes;
@@ -17,13 +27,13 @@ CardPlan plan_card(const MemoryPlan& host, std::span<const int64_t> expert_bytes
   plan.kv = host.kv;
   plan.recurrent = host.recurrent;
   plan.workspace = host.workspace;
-  plan.residency = std::ssize(expert_bytes) * experts_per_layer * INT64_C(4);
+  plan.residency = experts * INT64_C(4);
   const int64_t rest = vram_bytes - plan.total();
-  plan.experts = plan_slots(expert_bytes, experts_per_layer, rest, 0);
+  plan.experts = plan_slots(slot_bytes, experts_per_layer, rest, 0);
   if (!plan.experts.all_resident()) {
     const int32_t ring = std::min(kPromptRingExperts, experts_per_layer);
-    plan.prompt_ring = ring * *std::max_element(expert_bytes.begin(), expert_bytes.end());
-    plan.experts = plan_slots(expert_bytes, experts_per_layer, rest - plan.prompt_ring, 0);
+    plan.prompt_ring = ring * *std::max_element(slot_bytes.begin(), slot_bytes.end());
+    plan.experts = plan_slots(slot_bytes, experts_per_layer, rest - plan.prompt_ring, 0);
   }
   if (plan.total() <= vram_bytes) return plan;
   const auto gb = [](int64_t bytes) { return static_cast<double>(bytes) * 1e-9; };

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "cache/slot_plan.h"
 #include "runtime/engine.h"
@@ -29,10 +28,9 @@ struct CardPlan {
   }
 };
 
-// `host`: the engine's plan without a card; expert_bytes: [layers]. All experts resident needs no
-// ring; no slot at all is a plan, too: every pick is then computed by the CPU. Throws Error with
-// the numbers and what to do where not even the rest fits.
-CardPlan plan_card(const MemoryPlan& host, std::span<const int64_t> expert_bytes,
-                   int32_t experts_per_layer, int64_t vram_bytes);
+// `host`: the engine's plan without a card, whose slots are those of the card. All experts resident
+// needs no ring; no slot at all is a plan, too: every pick is then computed by the CPU. Throws
+// Error with the numbers and what to do where not even the rest fits.
+CardPlan plan_card(const MemoryPlan& host, int64_t vram_bytes);
 
 }  // namespace hotset

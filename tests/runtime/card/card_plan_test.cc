@@ -19,11 +19,12 @@ MemoryPlan host_plan() {
   host.recurrent = 80 * kMB;
   host.workspace = 494 * kMB;
   host.landing = 55 * kMB;
+  host.experts = plan_slots(kLayers, 512, INT64_MAX, 10);
   return host;
 }
 
 TEST(CardPlanTest, ExpertsGetWhatIsLeftAndNoMore) {
-  const CardPlan plan = plan_card(host_plan(), kLayers, 512, 10'000 * kMB);
+  const CardPlan plan = plan_card(host_plan(), 10'000 * kMB);
   EXPECT_LE(plan.total(), plan.vram);
   EXPECT_GT(plan.total(), plan.vram - 48 * 1'770'000);  // less than a slot a layer is wasted
   const int64_t others =
@@ -32,14 +33,14 @@ TEST(CardPlanTest, ExpertsGetWhatIsLeftAndNoMore) {
 }
 
 TEST(CardPlanTest, ACardForAllExpertsNeedsNoRing) {
-  const CardPlan plan = plan_card(host_plan(), kLayers, 512, 80'000 * kMB);
+  const CardPlan plan = plan_card(host_plan(), 80'000 * kMB);
   EXPECT_TRUE(plan.experts.all_resident());
   EXPECT_EQ(plan.prompt_ring, 0);
 }
 
 TEST(CardPlanTest, ATooSmallCardIsAnErrorWithTheNumbers) {
   try {
-    plan_card(host_plan(), kLayers, 512, 3'900 * kMB);
+    plan_card(host_plan(), 3'900 * kMB);
     FAIL() << "3.9 GB are not enough";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), testing::HasSubstr("dense 2.34"));
@@ -48,8 +49,8 @@ TEST(CardPlanTest, ATooSmallCardIsAnErrorWithTheNumbers) {
   }
   const int64_t least = host_plan().dense + host_plan().kv + host_plan().recurrent +
                         host_plan().workspace + kVramHeadroomBytes + 48 * 512 * 4 + 64 * 1'770'000;
-  EXPECT_EQ(plan_card(host_plan(), kLayers, 512, least).experts.slot_bytes_total, 0);
-  EXPECT_THROW(plan_card(host_plan(), kLayers, 512, least - 1), Error);
+  EXPECT_EQ(plan_card(host_plan(), least).experts.slot_bytes_total, 0);
+  EXPECT_THROW(plan_card(host_plan(), least - 1), Error);
 }
 
 }  // namespace
