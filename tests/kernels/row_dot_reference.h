@@ -406,22 +406,38 @@ inline std::vector<float> reference(const RandomMatrix& matrix, const Activation
   return out;
 }
 
+inline RowDotArgs arguments(const RandomMatrix& matrix, Activations& a, int64_t tokens) {
+  RowDotArgs args;
+  args.matrix = matrix.view();
+  args.group_end = matrix.shape().groups();
+  args.quantised = {a.q.data(), a.scale.data(), a.half_sum.data(), a.units};
+  args.x = a.x.data();
+  args.x_stride = a.x_stride;
+  args.tokens = tokens;
+  return args;
+}
+
+// Codes all alike, and activations as large as can be: a row of one sign, of the other, in turn.
+inline void make_extreme(RandomMatrix& matrix, int code, Activations& a) {
+  const PackedShape& shape = matrix.shape();
+  const int64_t units = shape.groups() * shape.units();
+  matrix.set_codes(shape.codes, units * (shape.format.layout == Layout::kP8 ? 256 : 128),
+                   static_cast<uint8_t>(code));
+  if (shape.format.layout == Layout::kP6) {
+    matrix.set_codes(shape.high, units * 64, static_cast<uint8_t>(code));
+  }
+  for (size_t i = 0; i < a.q.size(); ++i) {
+    const int8_t signs[] = {127, -127, static_cast<int8_t>(i % 2 ? 127 : -127)};
+    a.q[i] = signs[i / 64];
+  }
+  a.sum_halves();
+}
+
 class RowDotTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     table_ = find_kernel_table(GetParam());
     if (table_ == nullptr) GTEST_SKIP() << "this machine has no " << GetParam();
-  }
-
-  RowDotArgs arguments(const RandomMatrix& matrix, Activations& a, int64_t tokens) {
-    RowDotArgs args;
-    args.matrix = matrix.view();
-    args.group_end = matrix.shape().groups();
-    args.quantised = {a.q.data(), a.scale.data(), a.half_sum.data(), a.units};
-    args.x = a.x.data();
-    args.x_stride = a.x_stride;
-    args.tokens = tokens;
-    return args;
   }
 
   // Runs into an output of its own stride and expects rows [first, end) of token t to equal row

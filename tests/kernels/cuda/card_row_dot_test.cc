@@ -15,17 +15,6 @@ namespace {
 constexpr int64_t kMaxTokens = 9;
 const KernelTable& cpu = *find_kernel_table("portable");
 
-RowDotArgs arguments(const RandomMatrix& matrix, Activations& a, int64_t tokens) {
-  RowDotArgs args;
-  args.matrix = matrix.view();
-  args.group_end = matrix.shape().groups();
-  args.quantised = {a.q.data(), a.scale.data(), a.half_sum.data(), a.units};
-  args.x = a.x.data();
-  args.x_stride = a.x_stride;
-  args.tokens = tokens;
-  return args;
-}
-
 class CardRowDotTest : public CardTest {
  protected:
   void expect_cpus_bits(RowDotArgs args, const Activations& a);
@@ -112,19 +101,8 @@ TEST_P(CardRowDotTest, ExtremeCodesTimesExtremeActivationsHaveTheCpusBits) {
     for (const int code : {0x00, 0xff, 0x80, 0x7f, 0x0f, 0xf0}) {
       SCOPED_TRACE(std::string(f.name) + " codes " + std::to_string(code));
       RandomMatrix matrix(f.format, 9, 64, 13);
-      const PackedShape& shape = matrix.shape();
-      const int64_t units = shape.groups() * shape.units();
-      matrix.set_codes(shape.codes, units * (f.format.layout == Layout::kP8 ? 256 : 128),
-                       static_cast<uint8_t>(code));
-      if (f.format.layout == Layout::kP6) {
-        matrix.set_codes(shape.high, units * 64, static_cast<uint8_t>(code));
-      }
       Activations a(3, 64, 14);
-      for (size_t i = 0; i < a.q.size(); ++i) {
-        const int8_t signs[] = {127, -127, static_cast<int8_t>(i % 2 ? 127 : -127)};
-        a.q[i] = signs[i / 64];
-      }
-      a.sum_halves();
+      make_extreme(matrix, code, a);
       expect_cpus_bits(arguments(matrix, a, 3), a);
       if (HasFatalFailure()) return;
     }
