@@ -18,6 +18,9 @@
 
 namespace hotset {
 
+// Of a prompt, its last rows say what the text after it will use: a policy hears of so many.
+inline constexpr int32_t kPromptRowsNoted = 32;
+
 // What a policy may be asked about: the experts of some layers of a model.
 struct PolicyShape {
   int32_t layer_count = 0, experts_per_layer = 0;  // of the whole model

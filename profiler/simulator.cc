@@ -11,9 +11,6 @@
 namespace hotset {
 namespace {
 
-// Of a prompt, its last tokens say what the text after it will use: as many as the runtime notes.
-constexpr int32_t kPromptRowsSeen = 32;
-
 // Walks through a trace event by event: the distinct picks of each, and the time in tokens.
 class Walk {
  public:
@@ -139,7 +136,7 @@ class PolicyReplay {
 
   void learn_prompt(Pool& pool) {
     const RoutingTrace::Event& event = walk_.event();
-    for (int32_t r = std::max(0, event.rows - kPromptRowsSeen); r < event.rows; ++r) {
+    for (int32_t r = std::max(0, event.rows - kPromptRowsNoted); r < event.rows; ++r) {
       const std::span<const uint16_t> ids = trace_.row(event, r);
       for (int32_t rank = 0; rank < std::ssize(ids); ++rank) prompt_row_[rank] = {ids[rank], rank};
       pool.policy->use(event.layer, prompt_row_, walk_.now());

@@ -221,7 +221,6 @@ void CardExperts::gather(const int32_t* picks, int64_t rows) {
 // A prompt leaves the slots as they are; the policy hears of its last rows, one after another,
 // since decoding uses much of what they have used.
 void CardExperts::tell_tier() {
-  constexpr int64_t kRowsNoted = 32;
   for (int32_t layer = 0; layer < layers_; ++layer) {
     const int32_t* const picks = picks_seen_ + layer * rows_max_ * k_;
     gather(picks, rows_);
@@ -230,7 +229,7 @@ void CardExperts::tell_tier() {
       continue;
     }
     tier_.count(layer, picks_);
-    for (int64_t r = std::max<int64_t>(0, rows_ - kRowsNoted); r < rows_; ++r) {
+    for (int64_t r = std::max<int64_t>(0, rows_ - kPromptRowsNoted); r < rows_; ++r) {
       gather(picks + r * k_, 1);
       tier_.note_use(layer, picks_, tokens_);
     }

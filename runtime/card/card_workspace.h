@@ -1,5 +1,5 @@
 // A card's memory for activations and tables, taken while a model is set up. RAII owner of what it
-// gave; `bytes` counts the card's, `pinned_bytes` the host's that are pinned.
+// gave; `bytes` counts the card's.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,6 @@ class CardWorkspace {
   template <class T>
   T* take_pinned(int64_t count) {
     const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
-    pinned_bytes_ += bytes;
     return memory_.emplace_back(card_, CardMemory::Place::kPinned, bytes, "what a card exchanges")
         .template as<T>();
   }
@@ -46,12 +45,11 @@ class CardWorkspace {
     return {take<int32_t>(rows * k), take<float>(rows * k), rows, k};
   }
   int64_t bytes() const { return bytes_; }
-  int64_t pinned_bytes() const { return pinned_bytes_; }
 
  private:
   CardRuntime& card_;
   std::vector<CardMemory> memory_;
-  int64_t bytes_ = 0, pinned_bytes_ = 0;
+  int64_t bytes_ = 0;
 };
 
 }  // namespace hotset

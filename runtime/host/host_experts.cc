@@ -66,7 +66,7 @@ void HostExperts::sort_pairs(const Routing& routing) {
 // prompt stops, and uses much of what its last rows have used. Recency is what tells, so the policy
 // hears of the last few rows only, one after another.
 void HostExperts::keep_last_rows(int32_t layer, const Routing& routing, int64_t now) {
-  constexpr int64_t kRowsKept = 256, kRowsNoted = 32;
+  constexpr int64_t kRowsKept = 256;
   std::fill(fill_.begin(), fill_.end(), 0);
   keep_.clear();
   for (int64_t r = std::max<int64_t>(0, routing.rows - kRowsKept); r < routing.rows; ++r) {
@@ -77,7 +77,7 @@ void HostExperts::keep_last_rows(int32_t layer, const Routing& routing, int64_t 
       row_picks_.push_back({e, static_cast<int32_t>(i)});
       if (fill_[e]++ == 0) keep_.push_back(e);
     }
-    if (r >= routing.rows - kRowsNoted) cache_.note_use(layer, row_picks_, now);
+    if (r >= routing.rows - kPromptRowsNoted) cache_.note_use(layer, row_picks_, now);
   }
 }
 
