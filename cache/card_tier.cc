@@ -1,6 +1,7 @@
 #include "cache/card_tier.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/check.h"
 
@@ -9,6 +10,7 @@ namespace hotset {
 CardTier::CardTier(SlotPlan plan, int32_t layers, int32_t experts_per_layer,
                    const PolicyFactory& policy, const CardTierOptions& options)
     : plan_(std::move(plan)),
+      layers_(layers),
       experts_per_layer_(experts_per_layer),
       options_(options),
       class_of_layer_(layers),
@@ -22,31 +24,38 @@ CardTier::CardTier(SlotPlan plan, int32_t layers, int32_t experts_per_layer,
     SizeClass c{policy({layers, experts_per_layer, 0, planned.layers}),
                 std::vector<Slot>(planned.slots),
                 {},
-                planned.layers};
+                planned.layers,
+                planned.slot_bytes};
     for (SlotId slot = planned.slots - 1; slot >= 0; --slot) c.free.push_back(slot);
     classes_.push_back(std::move(c));
   }
   picked_.reserve(table_.size());
   missing_.reserve(table_.size());
-  for (auto* list : {&draining_, &queue_, &ready_}) list->reserve(options.copies_max);
+  ready_.reserve(table_.size());  // of fills there may be many
+  draining_.reserve(options.copies_max);
+  queue_.reserve(options.copies_max + 1);  // and a fill
   deltas_.reserve(deltas_max());
+}
+
+SlotPlan CardTier::plan() const {
+  const std::lock_guard lock(mutex_);
+  return plan_;
 }
 
 std::span<const CardResidencyDelta> CardTier::begin_step() {
   const std::lock_guard lock(mutex_);
   deltas_.clear();
+  size_t kept = 0;
+  int32_t fills = 0;
   for (const CardCopy& copy : ready_) {
-    SizeClass& c = size_class(copy.id.layer);
-    Slot& slot = c.slots[copy.slot];
-    slot = {SlotState::kResident, copy.id, {}};
-    table_[index(copy.id)] = copy.slot;
-    is_coming_[index(copy.id)] = 0;
-    --coming_;
-    c.policy->admit(copy.id);
-    ++stats_.admissions;
+    if (copy.is_fill && ++fills > kFillsMax) {
+      ready_[kept++] = copy;
+      continue;
+    }
+    make_resident(copy);
     deltas_.push_back({copy.id.layer, copy.id.expert, static_cast<uint32_t>(copy.slot)});
   }
-  ready_.clear();
+  ready_.resize(kept);
   for (const CardCopy& copy : draining_) {
     Slot& slot = size_class(copy.id.layer).slots[copy.slot];
     table_[index(slot.holds)] = -1;
@@ -56,7 +65,20 @@ std::span<const CardResidencyDelta> CardTier::begin_step() {
   }
   if (!draining_.empty()) ordered_.notify_all();
   draining_.clear();
+  if (std::exchange(is_fill_missed_, false)) {
+    fill_next_ = 0;
+    ordered_.notify_all();
+  }
   return deltas_;
+}
+
+void CardTier::make_resident(const CardCopy& copy) {
+  SizeClass& c = size_class(copy.id.layer);
+  c.slots[copy.slot] = {SlotState::kResident, copy.id, {}};
+  table_[index(copy.id)] = copy.slot;
+  end_coming(copy);
+  c.policy->admit(copy.id);
+  if (!copy.is_fill) ++stats_.admissions;
 }
 
 void CardTier::count(int32_t layer, std::span<const Pick> picks) {
@@ -103,11 +125,9 @@ void CardTier::end_step() {
 void CardTier::choose(const Missing& missing) {
   SizeClass& c = size_class(missing.id.layer);
   if (!c.free.empty()) {
-    const SlotId slot = c.free.back();
-    c.free.pop_back();
-    c.slots[slot] = {SlotState::kLoading, {}, missing.id};
-    mark_coming(missing.id);
-    queue_.push_back({missing.id, slot});
+    const CardCopy copy{missing.id, c.free.back()};
+    order(copy);
+    queue_.push_back(copy);
     ordered_.notify_all();
     return;
   }
@@ -119,24 +139,66 @@ void CardTier::choose(const Missing& missing) {
   const SlotId slot = table_[index(*victim)];
   c.slots[slot].state = SlotState::kDraining;
   c.slots[slot].next = missing.id;
-  mark_coming(missing.id);
+  is_coming_[index(missing.id)] = 1;
+  ++coming_;
   draining_.push_back({missing.id, slot});
 }
 
-void CardTier::mark_coming(ExpertId id) {
-  is_coming_[index(id)] = 1;
-  ++coming_;
+// The last free slot becomes the copy's.
+void CardTier::order(const CardCopy& copy) {
+  SizeClass& c = size_class(copy.id.layer);
+  c.free.pop_back();
+  c.slots[copy.slot] = {SlotState::kLoading, {}, copy.id};
+  is_coming_[index(copy.id)] = 1;
+  ++(copy.is_fill ? filling_ : coming_);
 }
 
-std::optional<CardCopy> CardTier::next_copy(const std::stop_token& stop) {
+void CardTier::end_coming(const CardCopy& copy) {
+  is_coming_[index(copy.id)] = 0;
+  --(copy.is_fill ? filling_ : coming_);
+}
+
+void CardTier::drop(const CardCopy& copy) {
+  SizeClass& c = size_class(copy.id.layer);
+  c.slots[copy.slot] = {};
+  c.free.push_back(copy.slot);
+  end_coming(copy);
+}
+
+// What steps have chosen comes before fills; a fill is chosen here, when it can begin.
+bool CardTier::has_copy() {
+  if (is_resting_) return false;
+  if (!queue_.empty()) return true;
+  while (fill_next_ < fill_order_.size()) {
+    const uint32_t i = fill_order_[fill_next_++];
+    const ExpertId id = expert_at(i);
+    SizeClass& c = size_class(id.layer);
+    if (table_[i] >= 0 || is_coming_[i] || c.free.empty()) continue;
+    const CardCopy copy{id, c.free.back(), true};
+    order(copy);
+    queue_.push_back(copy);
+    return true;
+  }
+  return false;
+}
+
+std::optional<CardCopy> CardTier::next_copy(const std::stop_token& stop,
+                                            std::chrono::nanoseconds retry) {
   std::unique_lock lock(mutex_);
-  if (!ordered_.wait(lock, stop, [&] { return !queue_.empty(); })) return std::nullopt;
+  const auto has_one = [&] { return has_copy(); };
+  if (!has_one() && is_fill_missed_) {
+    if (ordered_.wait_for(lock, stop, retry, has_one)) return take_first();
+    is_fill_missed_ = false;
+    fill_next_ = 0;
+    return std::nullopt;
+  }
+  if (!ordered_.wait(lock, stop, has_one)) return std::nullopt;
   return take_first();
 }
 
 std::optional<CardCopy> CardTier::take_copy() {
   const std::lock_guard lock(mutex_);
-  if (queue_.empty()) return std::nullopt;
+  if (!has_copy()) return std::nullopt;
   return take_first();
 }
 
@@ -152,20 +214,18 @@ void CardTier::copied(const CardCopy& copy) {
   SizeClass& c = size_class(copy.id.layer);
   HOTSET_CHECK(c.slots[copy.slot].state == SlotState::kLoading, "a copy into a slot not its own");
   c.slots[copy.slot].state = SlotState::kReady;
-  --under_way_;
-  stats_.bytes_read += plan_.classes[class_of(copy.id.layer)].slot_bytes;
+  stats_.bytes_read += c.slot_bytes;
   ready_.push_back(copy);
+  if (--under_way_ == 0) settled_.notify_all();
 }
 
 void CardTier::abandoned(const CardCopy& copy) {
   const std::lock_guard lock(mutex_);
-  SizeClass& c = size_class(copy.id.layer);
-  HOTSET_CHECK(c.slots[copy.slot].state == SlotState::kLoading, "a copy into a slot not its own");
-  c.slots[copy.slot] = {};
-  c.free.push_back(copy.slot);
-  is_coming_[index(copy.id)] = 0;
-  --coming_;
-  --under_way_;
+  HOTSET_CHECK(size_class(copy.id.layer).slots[copy.slot].state == SlotState::kLoading,
+               "a copy into a slot not its own");
+  drop(copy);
+  is_fill_missed_ |= copy.is_fill;
+  if (--under_way_ == 0) settled_.notify_all();
 }
 
 CacheStats CardTier::stats() const {
@@ -202,9 +262,9 @@ void CardTier::verify() const {
   const auto in_table =
       std::count_if(table_.begin(), table_.end(), [](SlotId s) { return s >= 0; });
   HOTSET_CHECK(named == static_cast<size_t>(in_table), "the table names a slot of nobody");
-  HOTSET_CHECK(coming == static_cast<size_t>(coming_) && coming_ <= options_.copies_max,
+  HOTSET_CHECK(coming == static_cast<size_t>(coming_ + filling_) && coming_ <= options_.copies_max,
                "copies do not add up");
-  HOTSET_CHECK(std::count(is_coming_.begin(), is_coming_.end(), 1) == coming_,
+  HOTSET_CHECK(std::count(is_coming_.begin(), is_coming_.end(), 1) == coming_ + filling_,
                "somebody comes without a slot");
   HOTSET_CHECK(states[static_cast<int>(SlotState::kFree)] == free, "free slots do not add up");
   HOTSET_CHECK(states[static_cast<int>(SlotState::kDraining)] == draining_.size() &&

@@ -10,9 +10,13 @@
 //             steps before, and these have ended when the next step's deltas are made: from then on
 //             the slot is the copy's
 //   ready     the copy has completed; the deltas of the next step name the new expert
-// Thread-safe: steps are one thread's (begin_step, use, end_step in turn), copies another's.
+// Slots that nobody has chosen yet are filled behind the steps with the best of the scores that
+// restore_scores or a growing resize left.
+// Thread-safe: steps are one thread's (begin_step, use, end_step in turn), copies another's; what
+// resizes sees to it that no step runs meanwhile.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -28,7 +32,7 @@
 namespace hotset {
 
 struct CardTierOptions {
-  int32_t copies_max = 8;  // chosen and not yet resident, at most
+  int32_t copies_max = 8;  // chosen by steps and not yet resident, at most
   // What a copy costs in hits (cache/policy.h): over PCIe it takes about three times what a hit
   // saves. Not measured on a card.
   double lambda = 3;
@@ -38,6 +42,13 @@ struct CardTierOptions {
 struct CardCopy {
   ExpertId id;
   SlotId slot = -1;  // of its layer's size class
+  bool is_fill = false;
+};
+
+// A resident whose slot goes, and the one that it keeps its place in.
+struct CardMove {
+  int32_t size_class = 0;
+  SlotId from = -1, to = -1;
 };
 
 class CardTier {
@@ -58,20 +69,33 @@ class CardTier {
   // The step has ended on the card: chooses what to copy next.
   void end_step();
 
-  // The next copy that may write its slot; waits for one. Nothing when a stop is requested.
-  std::optional<CardCopy> next_copy(const std::stop_token& stop);
+  // The next copy that may write its slot; waits for one. Nothing when a stop is requested, or when
+  // fills that were abandoned are to be tried again: after `retry`, and at every step's head.
+  std::optional<CardCopy> next_copy(const std::stop_token& stop, std::chrono::nanoseconds retry);
   std::optional<CardCopy> take_copy();   // likewise, without waiting
   void copied(const CardCopy& copy);     // it has completed
   void abandoned(const CardCopy& copy);  // it cannot be made: the slot is free again
 
-  int32_t deltas_max() const { return options_.copies_max; }  // of a step
+  // As many slots as the plan says, which is one of the same experts. The best stay: the caller
+  // moves the bytes of those whose slot goes, and gives the whole table() to the card. Waits for
+  // copies that write.
+  std::vector<CardMove> resize(SlotPlan plan);
+  std::span<const SlotId> table() const { return table_; }  // [layer][expert], -1: absent
+  // What was learned before, [layer][expert]: see Policy::restore.
+  void restore_scores(std::span<const float> scores);
+  // Another policy over the same residents; it takes over the scores. Any thread.
+  void replace_policy(const PolicyFactory& policy);
+
+  int32_t deltas_max() const { return options_.copies_max + kFillsMax; }  // of a step
   // The size class of a layer, an index of plan().classes.
   int32_t class_of(int32_t layer) const { return class_of_layer_[layer]; }
-  const SlotPlan& plan() const { return plan_; }
+  int64_t slot_bytes(int32_t size_class) const { return classes_[size_class].slot_bytes; }
+  SlotPlan plan() const;
   CacheStats stats() const;
   void verify() const;  // recomputes every total and link; aborts on a contradiction
 
  private:
+  static constexpr int32_t kFillsMax = 64;  // that a step's deltas name; more wait for the next
   enum class SlotState : uint8_t { kFree, kResident, kDraining, kLoading, kReady };
   struct Slot {
     SlotState state = SlotState::kFree;
@@ -83,6 +107,7 @@ class CardTier {
     std::vector<Slot> slots;
     std::vector<SlotId> free;
     std::vector<int32_t> layers;
+    int64_t slot_bytes;
   };
   struct Missing {
     ExpertId id;
@@ -92,15 +117,27 @@ class CardTier {
   size_t index(ExpertId id) const {
     return static_cast<size_t>(id.layer) * experts_per_layer_ + id.expert;
   }
+  ExpertId expert_at(size_t i) const {
+    return {static_cast<int32_t>(i) / experts_per_layer_,
+            static_cast<int32_t>(i) % experts_per_layer_};
+  }
   void choose(const Missing& missing);
-  void mark_coming(ExpertId id);
+  void order(const CardCopy& copy);
+  void make_resident(const CardCopy& copy);
+  void drop(const CardCopy& copy);
+  void end_coming(const CardCopy& copy);
+  bool has_copy();
   CardCopy take_first();
+  void rest(std::unique_lock<std::mutex>& lock);
+  void set_slots(int32_t size_class, int32_t slots, std::vector<CardMove>& moves);
+  std::vector<float> save_scores() const;
+  void order_fills(std::span<const float> scores);
 
-  const SlotPlan plan_;
-  const int32_t experts_per_layer_;
+  SlotPlan plan_;
+  const int32_t layers_, experts_per_layer_;
   const CardTierOptions options_;
   mutable std::mutex mutex_;
-  std::condition_variable_any ordered_;
+  std::condition_variable_any ordered_, settled_;
   std::vector<SizeClass> classes_;
   std::vector<int32_t> class_of_layer_;
   std::vector<SlotId> table_;       // as the running step sees it; -1: absent
@@ -109,7 +146,11 @@ class CardTier {
   std::vector<uint32_t> picked_;    // those marked so
   std::vector<Missing> missing_;    // of the running step
   std::vector<CardCopy> draining_, queue_, ready_;
-  int32_t coming_ = 0, under_way_ = 0;
+  int32_t coming_ = 0, filling_ = 0, under_way_ = 0;
+  bool is_resting_ = false;           // no copy begins
+  std::vector<uint32_t> fill_order_;  // indices of the table, of those with a score
+  size_t fill_next_ = 0;
+  bool is_fill_missed_ = false;  // one before fill_next_ was abandoned
   std::vector<CardResidencyDelta> deltas_;
   CacheStats stats_;
 };

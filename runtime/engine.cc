@@ -187,7 +187,8 @@ std::unique_ptr<Device> Engine::State::make_device(const EngineOptions& o) {
   options.sequences = o.sessions;
   options.positions = context;
   options.kv_f16 = kv_f16;
-  options.experts.slots = plan_slots(source, o.card_expert_bytes, 0);
+  options.room = o.card_room;
+  options.experts.slots = plan_slots(source, 0, 0);
   options.experts.policy = policy_factory(o.policy);
   options.experts.tier = o.card_tier;
   options.experts.rows_max = rows_max;
@@ -260,7 +261,10 @@ Engine::Engine(ModelDescription description, const EngineOptions& options, const
   });
   state_ = std::make_unique<State>(std::move(description), options, std::move(weights),
                                    std::move(sidecar), std::move(ring));
-  if (!options.expert_scores.empty()) state_->cache.restore_scores(options.expert_scores);
+  if (!options.expert_scores.empty()) {
+    state_->cache.restore_scores(options.expert_scores);
+    if (state_->card_device) state_->card_device->tier().restore_scores(options.expert_scores);
+  }
   if (state_->cache.plan().all_resident() || !options.expert_scores.empty()) {
     state_->start_filling();
   }
@@ -294,7 +298,7 @@ const MemoryPlan& Engine::memory_plan() const {
 const char* Engine::isa() const {
   return state_->kernels.name;
 }
-const CardRuntime* Engine::card() const {
+CardRuntime* Engine::card() const {
   return state_->card.get();
 }
 const CardTier* Engine::card_tier() const {
@@ -342,6 +346,17 @@ void Engine::resize_experts(int64_t budget_bytes) {
 
 void Engine::replace_policy(const PolicyOptions& policy) {
   state_->cache.replace_policy(state_->policy_factory(policy));
+  if (state_->card_device) {
+    state_->card_device->tier().replace_policy(state_->policy_factory(policy));
+  }
+}
+
+void Engine::set_card_room(const CardRoom& room) {
+  state_->card_device->set_room(room);
+}
+
+int64_t Engine::card_shared_bytes() const {
+  return state_->card_device->shared_bytes();
 }
 
 SlotPlan Engine::plan_experts(int64_t budget_bytes) const {

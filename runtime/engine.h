@@ -15,6 +15,7 @@
 #include "cache/ring.h"
 #include "kernels/cuda/card_runtime.h"
 #include "kernels/thread_pool.h"
+#include "runtime/card/card_room.h"
 #include "runtime/model/sidecar.h"
 #include "runtime/session.h"
 #include "runtime/weights/landing_file.h"
@@ -50,9 +51,9 @@ struct EngineOptions {
   std::function<void(const std::string&)> on_notice = nullptr;
   int io_threads = 4;  // that read experts a step waits for
   // A card to compute on: dense weights and sequences in its memory, and as many hot experts as
-  // `card_expert_bytes` holds; the host keeps computing the others. Null: the host computes all.
+  // `card_room` lets them; the host keeps computing the others. Null: the host computes all.
   std::shared_ptr<CardRuntime> card = nullptr;
-  int64_t card_expert_bytes = 0;
+  CardRoom card_room = {};
   CardTierOptions card_tier = {};
   int32_t chunk = 512;  // rows of a prompt that go through together where the model is resident
 };
@@ -118,6 +119,10 @@ class Engine {
   void resize_experts(int64_t budget_bytes);
   void replace_policy(const PolicyOptions& policy);
   SlotPlan plan_experts(int64_t budget_bytes) const;  // what resize_experts would make of it
+  // Likewise of a card, which the engine has; waits for the running step. Throws Error if the card
+  // has no such room; then all is as before.
+  void set_card_room(const CardRoom& room);
+  int64_t card_shared_bytes() const;  // that slots and sequences have of it now
 
   // What construction would take, without reading weights.
   static MemoryPlan plan(const ModelDescription& description, const EngineOptions& options);
@@ -126,7 +131,7 @@ class Engine {
   const ModelConfig& config() const { return description().config; }
   const MemoryPlan& memory_plan() const;
   const char* isa() const;
-  const CardRuntime* card() const;  // null: the host computes all
+  CardRuntime* card() const;  // null: the host computes all
   const CardTier* card_tier() const;
   int threads() const;
   int64_t context() const;  // positions a session can hold

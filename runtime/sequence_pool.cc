@@ -27,7 +27,7 @@ SequencePool::SequencePool(std::unique_ptr<SequenceMemory> memory, const ModelCo
       has_recurrent_(delta_layers > 0),
       sequences_(sequences),
       blocks_each_(blocks_for(positions_each)) {
-  kv_ = memory_->allocate(kv_bytes(), "keys and values");
+  kv_ = memory_->reserve(kv_bytes(), "keys and values");
   recurrent_ = reinterpret_cast<float*>(memory_->allocate(recurrent_bytes(), "recurrent state"));
   const auto blocks = static_cast<int32_t>(sequences * blocks_each_);
   for (int32_t b = blocks - 1; b >= 0; --b) free_blocks_.push_back(b);
@@ -62,7 +62,12 @@ void SequencePool::resize(SequenceState& sequence, int64_t positions) {
   }
   while (std::ssize(sequence.kv_blocks) < blocks) {
     HOTSET_CHECK(!free_blocks_.empty(), "KV blocks ran out: a session grew beyond its context");
-    sequence.kv_blocks.push_back(free_blocks_.back());
+    const int32_t block = free_blocks_.back();  // used before, or the first that never was
+    if (block >= blocks_grown_) {
+      memory_->grow((block + 1) * block_bytes_);
+      blocks_grown_ = block + 1;
+    }
+    sequence.kv_blocks.push_back(block);
     free_blocks_.pop_back();
   }
 }

@@ -18,6 +18,10 @@ class SequenceMemory {
  public:
   virtual ~SequenceMemory() = default;
   virtual std::byte* allocate(int64_t bytes, const char* what) = 0;
+  // Addresses for the keys and values of all positions; grow() makes memory of the first so many
+  // bytes, and throws Error if there is none.
+  virtual std::byte* reserve(int64_t bytes, const char* what) = 0;
+  virtual void grow(int64_t bytes) = 0;
   virtual void clear(std::byte* at, int64_t bytes) = 0;
   virtual void read(void* to, const std::byte* from, int64_t bytes) = 0;
   virtual void write(std::byte* to, const void* from, int64_t bytes) = 0;
@@ -56,6 +60,7 @@ class SequencePool {
   int32_t sequences() const { return sequences_; }
   int64_t blocks_each() const { return blocks_each_; }
   int64_t kv_bytes() const { return sequences_ * blocks_each_ * block_bytes_; }
+  int64_t block_bytes() const { return block_bytes_; }
   int64_t recurrent_bytes() const {
     return sequences_ * sequence_floats_ * static_cast<int64_t>(sizeof(float));
   }
@@ -75,6 +80,7 @@ class SequencePool {
   int32_t open_count_ = 0;
   std::byte* kv_ = nullptr;
   float* recurrent_ = nullptr;
+  int32_t blocks_grown_ = 0;  // the first so many are memory
   std::vector<int32_t> free_blocks_, free_states_;
 };
 

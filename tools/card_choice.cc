@@ -14,14 +14,16 @@ namespace hotset {
 
 namespace {
 
-int64_t expert_bytes_on(CardRuntime& card, const std::string& vram, const MemoryPlan& host) {
+// Keys and values are reserved for all sessions: what they do not use yet holds experts.
+CardRoom room_on(const std::string& vram, const MemoryPlan& host, int64_t free_bytes) {
   const bool is_auto = vram == "auto";
   if (!is_auto && Size::parse(vram)->is_percent()) {
-    return Size::parse(vram)->bytes_of(host.experts.expert_bytes_total);
+    return {.expert_bytes = Size::parse(vram)->bytes_of(host.experts.expert_bytes_total)};
   }
-  const int64_t free = card.memory_info().free_bytes;
-  const int64_t most = is_auto ? free : std::min(free, Size::parse(vram)->bytes_of(free));
-  return plan_card(host, most).experts.slot_bytes_total;
+  const int64_t most =
+      is_auto ? free_bytes : std::min(free_bytes, Size::parse(vram)->bytes_of(free_bytes));
+  const CardPlan plan = plan_card(host, most);
+  return {.expert_bytes = INT64_MAX, .with_kv_bytes = plan.experts.slot_bytes_total + plan.kv};
 }
 
 CardChoice go_without(const std::string& reason) {
@@ -56,7 +58,7 @@ CardChoice choose_card(const Config& config, const MemoryPlan& host) {
     choice.notice = "device: " + choice.card->name();
   }
   try {
-    choice.expert_bytes = expert_bytes_on(*choice.card, config.vram, host);
+    choice.room = room_on(config.vram, host, choice.card->memory_info().free_bytes);
   } catch (const Error& error) {
     if (config.device != "auto") throw;
     return go_without(error.what());
@@ -64,10 +66,17 @@ CardChoice choose_card(const Config& config, const MemoryPlan& host) {
   return choice;
 }
 
+CardRoom card_room(const Engine& engine, const std::string& vram) {
+  const MemoryPlan& has = engine.memory_plan();
+  return room_on(vram, has,
+                 engine.card()->memory_info().free_bytes + engine.card_shared_bytes() + has.dense +
+                     has.recurrent + has.workspace);
+}
+
 nlohmann::ordered_json card_json(const Engine& engine) {
   if (engine.card_tier() == nullptr) return nullptr;
   const CacheStats stats = engine.card_tier()->stats();
-  const SlotPlan& plan = engine.card_tier()->plan();
+  const SlotPlan plan = engine.card_tier()->plan();
   return {{"emulated", engine.card()->is_emulated()},
           {"slot_bytes", plan.slot_bytes_total},
           {"expert_hits", stats.hits},

@@ -14,7 +14,7 @@ namespace hotset {
 
 struct CardChoice {
   std::shared_ptr<CardRuntime> card;  // null: the CPU computes
-  int64_t expert_bytes = 0;           // for experts' slots on it
+  CardRoom room;                      // on it
   std::string name = "cpu";           // for outputs: "cpu", "emulated", "cuda: NAME"
   std::string notice;                 // what the user should know of it, a line; or ""
 };
@@ -24,6 +24,9 @@ struct CardChoice {
 // there, or that is too small for what every token needs; a device asked for by name is then an
 // Error.
 CardChoice choose_card(const Config& config, const MemoryPlan& host);
+
+// The same of `vram` for an engine that has a card: what it has there counts as free.
+CardRoom card_room(const Engine& engine, const std::string& vram);
 
 // The card's slots in numbers, for --json; null without a card.
 nlohmann::ordered_json card_json(const Engine& engine);

@@ -274,7 +274,8 @@ struct Config {
         About{.text = "a card's memory that may be taken: what is free (auto), 10GB; or slots for "
                       "a part of all experts (50%)",
               .names = "auto",
-              .is_size = true});
+              .is_size = true,
+              .is_live = true});
     field("memory", self.memory, About{"memory in all"});
     field("ctx", self.ctx,
           About{.text = "positions a session can hold; 0: the model's, at most 8192",

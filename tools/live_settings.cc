@@ -6,6 +6,7 @@
 #include <any>
 #include <map>
 
+#include "tools/card_choice.h"
 #include "tools/config_walk.h"
 #include "tools/control_protocol.h"
 #include "tools/memory_budget.h"
@@ -105,6 +106,7 @@ ordered_json LiveSettings::stats() const {
             {"hit_rate", cache.hit_rate()},
             {"evictions", cache.evictions},
             {"bytes_read", cache.bytes_read}}},
+          {"card", card_json(engine_)},
           {"settings", std::move(settings)}};
 }
 
@@ -135,9 +137,16 @@ void LiveSettings::change_to(const Config& wanted) {
   const int64_t rest = plan.total() - plan.experts.slot_bytes_total;
   const MemoryBudget budget = memory_budget(wanted, memory_room());
   const int64_t bytes = expert_bytes_of(wanted.ram, plan.experts.expert_bytes_total, rest, budget);
-  if (wanted.ram != config_.ram || wanted.memory.headroom != config_.memory.headroom) {
+  const bool resizes =
+      wanted.ram != config_.ram || wanted.memory.headroom != config_.memory.headroom;
+  if (resizes) {
     plan.experts = engine_.plan_experts(bytes);
     check_fits(plan, budget);
+  }
+  if (engine_.card() != nullptr && wanted.vram != config_.vram) {
+    engine_.set_card_room(card_room(engine_, wanted.vram));
+  }
+  if (resizes) {
     engine_.resize_experts(bytes);
     expert_bytes_ = engine_.cache().plan().slot_bytes_total;
   }

@@ -150,7 +150,7 @@ LoadedModel load_model(const std::string& path, const Config& config,
   if (prepare) prepare(description, plan.options);
   const CardChoice choice = choose_card(config, plan.memory);
   plan.options.card = loaded.card = choice.card;
-  plan.options.card_expert_bytes = choice.expert_bytes;
+  plan.options.card_room = choice.room;
   loaded.device = choice.name;
   loaded.device_notice = choice.notice;
   check_fits(plan.memory, loaded.budget);

@@ -45,6 +45,13 @@ class CardRuntime {
   virtual std::byte* allocate_pinned(int64_t bytes, const char* what) = 0;
   virtual void release_pinned(std::byte* memory) noexcept = 0;
 
+  // Addresses only, in which commit() makes memory of the first so many bytes: what was memory of
+  // them keeps its contents, what is beyond goes back to the card, in pages of its own size.
+  // Nothing that is under way on the card uses what comes or goes.
+  virtual std::byte* reserve(int64_t bytes, const char* what) = 0;
+  virtual void commit(std::byte* reservation, int64_t bytes, const char* what) = 0;
+  virtual void release_reservation(std::byte* reservation) noexcept = 0;
+
   virtual CardStream open_stream(StreamPriority priority) = 0;
   virtual void close_stream(CardStream stream) noexcept = 0;  // waits for what is on it
   virtual CardEvent open_event() = 0;
@@ -74,6 +81,17 @@ class CardRuntime {
 
   // What Nsight is to look at (docs/nsight.md), from on to off.
   virtual void set_profiling(bool on) = 0;
+};
+
+// A stream that is closed after everything that was on it.
+struct OwnStream {
+  CardRuntime& card;
+  const CardStream stream;
+  explicit OwnStream(CardRuntime& runtime)
+      : card(runtime), stream(runtime.open_stream(StreamPriority::kNormal)) {}
+  ~OwnStream() { card.close_stream(stream); }
+  OwnStream(const OwnStream&) = delete;
+  OwnStream& operator=(const OwnStream&) = delete;
 };
 
 // Memory of a card, or pinned memory of the host for it. RAII owner; move-only.
@@ -113,6 +131,41 @@ class CardMemory {
   Place place_ = Place::kCard;
   int64_t bytes_ = 0;
   std::byte* data_ = nullptr;
+};
+
+// Addresses on a card of which a beginning is memory (CardRuntime::reserve): what grows and shrinks
+// without moving. RAII owner; move-only.
+class CardReservation {
+ public:
+  CardReservation() = default;
+  CardReservation(CardRuntime& card, int64_t bytes, const char* what)
+      : card_(&card), what_(what), data_(card.reserve(bytes, what)) {}
+  ~CardReservation() {
+    if (data_ != nullptr) card_->release_reservation(data_);
+  }
+  CardReservation(CardReservation&& other) noexcept { *this = std::move(other); }
+  CardReservation& operator=(CardReservation&& other) noexcept {
+    std::swap(card_, other.card_);
+    std::swap(what_, other.what_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+
+  // Throws Error if the card has no room; then all is as before.
+  void commit(int64_t bytes) {
+    if (bytes == bytes_) return;
+    card_->commit(data_, bytes, what_);
+    bytes_ = bytes;
+  }
+  std::byte* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }  // that are memory
+
+ private:
+  CardRuntime* card_ = nullptr;
+  const char* what_ = "";
+  std::byte* data_ = nullptr;
+  int64_t bytes_ = 0;
 };
 
 }  // namespace hotset

@@ -9,6 +9,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_reservations.h"
 
 namespace hotset {
 
@@ -95,6 +96,16 @@ class CudaRuntime : public CardRuntime {
   }
   void release_pinned(std::byte* memory) noexcept override { ignore(cudaFreeHost(memory)); }
 
+  std::byte* reserve(int64_t bytes, const char* what) override {
+    return reservations_.reserve(bytes, what);
+  }
+  void commit(std::byte* reservation, int64_t bytes, const char* what) override {
+    reservations_.commit(reservation, bytes, what);
+  }
+  void release_reservation(std::byte* reservation) noexcept override {
+    reservations_.release(reservation);
+  }
+
   CardStream open_stream(StreamPriority priority) override {
     cudaStream_t stream = nullptr;
     HOTSET_CUDA_CHECK(cudaStreamCreateWithPriority(
@@ -173,6 +184,7 @@ class CudaRuntime : public CardRuntime {
   static int64_t mib(int64_t bytes) { return (bytes + (1 << 20) - 1) >> 20; }
 
   const std::string name_;
+  CudaReservations reservations_;
   int least_ = 0, greatest_ = 0;  // priorities of streams
 };
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "kernels/check.h"
+#include "kernels/memory.h"
 
 namespace hotset {
 
@@ -50,7 +52,8 @@ class FakeRuntime : public CardRuntime {
  public:
   explicit FakeRuntime(const FakeOptions& options) : options_(options), random_(options.seed) {}
   ~FakeRuntime() override {
-    HOTSET_CHECK(memory_.empty() && pinned_.empty(), "a card ends before its memory is released");
+    HOTSET_CHECK(memory_.empty() && pinned_.empty() && reservations_.empty(),
+                 "a card ends before its memory is released");
   }
 
   std::string name() const override { return "emulated card"; }
@@ -66,6 +69,9 @@ class FakeRuntime : public CardRuntime {
     return allocate_in(pinned_, bytes, what);
   }
   void release_pinned(std::byte* memory) noexcept override { release_from(pinned_, memory); }
+  std::byte* reserve(int64_t bytes, const char* what) override;
+  void commit(std::byte* reservation, int64_t bytes, const char* what) override;
+  void release_reservation(std::byte* reservation) noexcept override;
 
   CardStream open_stream(StreamPriority) override {
     const std::lock_guard lock(mutex_);
@@ -104,17 +110,27 @@ class FakeRuntime : public CardRuntime {
 
  private:
   using Allocations = std::map<std::byte*, int64_t>;
+  struct Reservation {
+    Memory memory;
+    int64_t bytes = 0, committed = 0;
+  };
   static FakeStream* of(CardStream s) { return static_cast<FakeStream*>(s.handle); }
   static FakeEvent* of(CardEvent e) { return static_cast<FakeEvent*>(e.handle); }
   static FakeGraph* of(CardGraph g) { return static_cast<FakeGraph*>(g.handle); }
 
   std::byte* allocate_in(Allocations& allocations, int64_t bytes, const char* what);
   void release_from(Allocations& allocations, std::byte* memory);
+  void take_room(int64_t bytes, const char* what);  // under the mutex
   static bool holds(const Allocations& allocations, const void* address);
+  bool is_reserved(const void* address) const {
+    return std::any_of(reservations_.begin(), reservations_.end(), [&](const auto& r) {
+      return address >= r.first && address < r.first + r.second.bytes;
+    });
+  }
   // Whether the address is the host's ordinary memory.
   bool is_pageable(const void* address) {
     const std::lock_guard lock(mutex_);
-    return !holds(memory_, address) && !holds(pinned_, address);
+    return !holds(memory_, address) && !holds(pinned_, address) && !is_reserved(address);
   }
   void put(FakeStream* stream, Operation operation);
   void force(FakeStream* stream, uint64_t ticket);
@@ -131,6 +147,7 @@ class FakeRuntime : public CardRuntime {
   bool is_running_ = false;  // somebody runs operations: one thread at a time
   std::minstd_rand random_;
   Allocations memory_, pinned_;
+  std::map<std::byte*, Reservation> reservations_;
   int64_t used_bytes_ = 0;
   std::deque<FakeStream> streams_;
 };
@@ -138,13 +155,45 @@ class FakeRuntime : public CardRuntime {
 std::byte* FakeRuntime::allocate(int64_t bytes, const char* what) {
   {
     const std::lock_guard lock(mutex_);
-    if (bytes > options_.memory_bytes - used_bytes_) {
-      throw Error(fmt::format("the card has no room for {} ({} bytes, {} are free)", what, bytes,
-                              options_.memory_bytes - used_bytes_));
-    }
-    used_bytes_ += bytes;
+    take_room(bytes, what);
   }
   return allocate_in(memory_, bytes, what);
+}
+
+void FakeRuntime::take_room(int64_t bytes, const char* what) {
+  if (bytes > options_.memory_bytes - used_bytes_) {
+    throw Error(fmt::format("the card has no room for {} ({} bytes, {} are free)", what, bytes,
+                            options_.memory_bytes - used_bytes_));
+  }
+  used_bytes_ += bytes;
+}
+
+std::byte* FakeRuntime::reserve(int64_t bytes, const char* what) {
+  Reservation made{Memory::reserve(std::max<int64_t>(bytes, 1), what), bytes, 0};
+  std::byte* const address = made.memory.data();
+  const std::lock_guard lock(mutex_);
+  reservations_.emplace(address, std::move(made));
+  return address;
+}
+
+// What comes, and what goes, is 0xFF: also where the system's pages are larger than what went.
+void FakeRuntime::commit(std::byte* reservation, int64_t bytes, const char* what) {
+  const std::lock_guard lock(mutex_);
+  Reservation& r = reservations_.at(reservation);
+  HOTSET_CHECK(bytes <= r.bytes, "more memory than addresses were reserved for");
+  take_room(bytes - r.committed, what);
+  const int64_t before = std::exchange(r.committed, bytes);
+  if (bytes < before) std::memset(reservation + bytes, 0xFF, static_cast<size_t>(before - bytes));
+  r.memory.commit(bytes, what);
+  if (bytes > before) std::memset(reservation + before, 0xFF, static_cast<size_t>(bytes - before));
+}
+
+void FakeRuntime::release_reservation(std::byte* reservation) noexcept {
+  const std::lock_guard lock(mutex_);
+  const auto at = reservations_.find(reservation);
+  HOTSET_CHECK(at != reservations_.end(), "a card's addresses are released that are not reserved");
+  used_bytes_ -= at->second.committed;
+  reservations_.erase(at);
 }
 
 std::byte* FakeRuntime::allocate_in(Allocations& allocations, int64_t bytes, const char* what) {

@@ -9,6 +9,8 @@ namespace {
 
 constexpr size_t kStagings = 2;  // one is packed while the other one is copied
 constexpr auto kAskAgain = std::chrono::microseconds(20);
+constexpr std::chrono::nanoseconds kRetryMin = std::chrono::milliseconds(10),
+                                   kRetryMax = std::chrono::seconds(1);
 
 int64_t now_ns() {
   return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
@@ -23,7 +25,8 @@ CardCopier::CardCopier(CardRuntime& card, CardTier& tier, ExpertCache& cache, Re
       cache_(cache),
       recorder_(recorder),
       slot_address_(std::move(slot_address)),
-      stream_(card.open_stream(StreamPriority::kLow)) {
+      stream_(card.open_stream(StreamPriority::kLow)),
+      retry_(kRetryMin) {
   int64_t bytes = 0;
   for (const SlotPlan::Class& c : tier.plan().classes) bytes = std::max(bytes, c.slot_bytes);
   for (size_t i = 0; i < kStagings; ++i) {
@@ -36,10 +39,20 @@ CardCopier::CardCopier(CardRuntime& card, CardTier& tier, ExpertCache& cache, Re
     try {
       work(stop);
     } catch (...) {
-      const std::lock_guard lock(mutex_);
-      error_ = std::current_exception();
+      give_up(std::current_exception());
     }
   });
+}
+
+// Nobody waits for a copy that will not come.
+void CardCopier::give_up(std::exception_ptr error) {
+  {
+    const std::lock_guard lock(mutex_);
+    error_ = std::move(error);
+  }
+  for (const Staging& staging : stagings_) {
+    if (staging.is_busy) tier_.abandoned(staging.copy);
+  }
 }
 
 CardCopier::~CardCopier() {
@@ -60,7 +73,11 @@ void CardCopier::work(const std::stop_token& stop) {
     const bool is_all_idle = std::none_of(stagings_.begin(), stagings_.end(),
                                           [](const Staging& s) { return s.is_busy; });
     if (is_all_idle) {
-      if (const auto copy = tier_.next_copy(stop)) start(*copy, *idle);
+      if (const auto copy = tier_.next_copy(stop, retry_)) {
+        start(*copy, *idle);
+      } else {
+        retry_ = std::min(2 * retry_, kRetryMax);
+      }
       continue;
     }
     if (settle()) continue;
@@ -76,20 +93,21 @@ void CardCopier::work(const std::stop_token& stop) {
 void CardCopier::start(const CardCopy& copy, Staging& staging) {
   staging.begin_ns = now_ns();
   if (!cache_.copy_resident(copy.id, staging.memory.data())) return tier_.abandoned(copy);
-  const int64_t bytes = tier_.plan().classes[tier_.class_of(copy.id.layer)].slot_bytes;
-  card_.copy(stream_, slot_address_(copy), staging.memory.data(), bytes);
-  card_.record(staging.copied, stream_);
   staging.copy = copy;
   staging.is_busy = true;
+  const int64_t bytes = tier_.slot_bytes(tier_.class_of(copy.id.layer));
+  card_.copy(stream_, slot_address_(copy), staging.memory.data(), bytes);
+  card_.record(staging.copied, stream_);
 }
 
 bool CardCopier::settle() {
   bool has_settled = false;
   for (Staging& staging : stagings_) {
     if (!staging.is_busy || !card_.has_completed(staging.copied)) continue;
-    const int64_t bytes = tier_.plan().classes[tier_.class_of(staging.copy.id.layer)].slot_bytes;
-    recorder_.copied(TransferCause::kAdmission, staging.copy.id, bytes,
-                     now_ns() - staging.begin_ns);
+    const int64_t bytes = tier_.slot_bytes(tier_.class_of(staging.copy.id.layer));
+    recorder_.copied(staging.copy.is_fill ? TransferCause::kFill : TransferCause::kAdmission,
+                     staging.copy.id, bytes, now_ns() - staging.begin_ns);
+    retry_ = kRetryMin;
     tier_.copied(staging.copy);
     staging.is_busy = false;
     has_settled = true;

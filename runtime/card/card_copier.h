@@ -6,6 +6,7 @@
 // buffer is written again only after its last copy has completed.
 #pragma once
 
+#include <chrono>
 #include <exception>
 #include <functional>
 #include <mutex>
@@ -40,6 +41,7 @@ class CardCopier {
   void work(const std::stop_token& stop);
   void start(const CardCopy& copy, Staging& staging);
   bool settle();  // whether one has completed
+  void give_up(std::exception_ptr error);
 
   CardRuntime& card_;
   CardTier& tier_;
@@ -48,6 +50,7 @@ class CardCopier {
   const SlotAddress slot_address_;
   CardStream stream_;
   std::vector<Staging> stagings_;
+  std::chrono::nanoseconds retry_;  // of fills whose experts are not in the host's memory yet
   std::mutex mutex_;
   std::exception_ptr error_;
   std::jthread thread_;

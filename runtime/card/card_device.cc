@@ -15,27 +15,6 @@ namespace {
 // Rows whose attention is spread over blocks of threads by context; more rows fill a card anyway.
 constexpr int64_t kSpreadRowsMax = 8;
 
-// The host's side is ordinary memory: such copies are complete, or have read all, when they return.
-class CardSequenceMemory : public SequenceMemory {
- public:
-  CardSequenceMemory(CardRuntime& card, CardStream stream) : card_(card), stream_(stream) {}
-  std::byte* allocate(int64_t bytes, const char* what) override {
-    return memory_.emplace_back(card_, CardMemory::Place::kCard, bytes, what).data();
-  }
-  void clear(std::byte* at, int64_t bytes) override { card_.fill(stream_, at, 0, bytes); }
-  void read(void* to, const std::byte* from, int64_t bytes) override {
-    card_.copy(stream_, to, from, bytes);
-  }
-  void write(std::byte* to, const void* from, int64_t bytes) override {
-    card_.copy(stream_, to, from, bytes);
-  }
-
- private:
-  CardRuntime& card_;
-  const CardStream stream_;
-  std::vector<CardMemory> memory_;
-};
-
 CardMemory on_card(CardRuntime& card, CardStream stream, const Memory& memory, int64_t bytes) {
   CardMemory image(card, CardMemory::Place::kCard, bytes, "dense weights");
   card.copy(stream, image.data(), memory.data(), bytes);
@@ -52,6 +31,34 @@ std::byte* grown(CardMemory& memory, CardRuntime& card, int64_t bytes, const cha
 
 }  // namespace
 
+// The host's side is ordinary memory: such copies are complete, or have read all, when they return.
+class CardDevice::SequenceBytes : public SequenceMemory {
+ public:
+  explicit SequenceBytes(CardDevice& device)
+      : device_(device), card_(device.card_), stream_(device.stream_) {}
+  std::byte* allocate(int64_t bytes, const char* what) override {
+    return memory_.emplace_back(card_, CardMemory::Place::kCard, bytes, what).data();
+  }
+  std::byte* reserve(int64_t bytes, const char* what) override {
+    device_.kv_ = CardReservation(card_, bytes, what);
+    return device_.kv_.data();
+  }
+  void grow(int64_t bytes) override { device_.grow_sequences(bytes); }
+  void clear(std::byte* at, int64_t bytes) override { card_.fill(stream_, at, 0, bytes); }
+  void read(void* to, const std::byte* from, int64_t bytes) override {
+    card_.copy(stream_, to, from, bytes);
+  }
+  void write(std::byte* to, const void* from, int64_t bytes) override {
+    card_.copy(stream_, to, from, bytes);
+  }
+
+ private:
+  CardDevice& device_;
+  CardRuntime& card_;
+  const CardStream stream_;
+  std::vector<CardMemory> memory_;
+};
+
 CardDevice::CardDevice(const ModelConfig& c, Weights& weights, CardRuntime& card,
                        const CardKernels& kernels, HostExperts& host, ExpertCache& cache,
                        Recorder& recorder, const CardOptions& options)
@@ -64,9 +71,10 @@ CardDevice::CardDevice(const ModelConfig& c, Weights& weights, CardRuntime& card
       image_(on_card(card, stream_, weights.memory, weights.image_bytes)),
       weights_(weights_at(weights, image_.data())),
       workspace_(card),
-      sequences_(std::make_unique<CardSequenceMemory>(card, stream_), c,
-                 weights.layers_of_kind(false), weights.layers_of_kind(true), options.sequences,
-                 options.positions, options.kv_f16),
+      room_(options.room),
+      sequences_(std::make_unique<SequenceBytes>(*this), c, weights.layers_of_kind(false),
+                 weights.layers_of_kind(true), options.sequences, options.positions,
+                 options.kv_f16),
       experts_(c, card, kernels, stream_, host, cache, recorder, options.experts),
       kv_f16_(options.kv_f16) {
   weights.memory = {};
@@ -99,6 +107,7 @@ CardDevice::CardDevice(const ModelConfig& c, Weights& weights, CardRuntime& card
   if (weights_.ordered_inputs > 0) {
     ordered_ = allocate_activations(rows_max, weights_.ordered_inputs);
   }
+  fit_slots(room_, 0);
 }
 
 CardDevice::~CardDevice() {
@@ -110,10 +119,49 @@ DeviceMemory CardDevice::memory() const {
           workspace_.bytes() + experts_.card_bytes()};
 }
 
+// A first block of every sequence is kept for it: a session would take it back at once.
+void CardDevice::fit_slots(const CardRoom& room, int64_t kv_bytes) {
+  const int64_t kv = std::max(kv_bytes, sequences_.sequences() * sequences_.block_bytes());
+  SlotPlan plan = experts_.plan_slots(std::min(room.expert_bytes, room.with_kv_bytes - kv));
+  if (plan.slot_bytes_total == experts_.slot_bytes()) return;
+  if (!experts_.resize(std::move(plan))) return;
+  for (const StepGraph& graph : graphs_) card_.close_graph(graph.graph);
+  graphs_.clear();
+}
+
+void CardDevice::set_room(const CardRoom& room) {
+  const std::lock_guard turn(turns_);
+  fit_slots(room, kv_.bytes());
+  room_ = room;
+}
+
+// At a step's head, or for a session that is restored: slots give what the sequences need. Where
+// somebody else has taken of the card's memory meanwhile they give more, until the room is set
+// again.
+void CardDevice::grow_sequences(int64_t bytes) {
+  const std::lock_guard turn(turns_);
+  while (true) {
+    fit_slots(room_, bytes);
+    try {
+      return kv_.commit(bytes);
+    } catch (const Error&) {
+      const int64_t slot_bytes = experts_.slot_bytes();
+      if (slot_bytes == 0) throw;
+      room_.expert_bytes = std::max<int64_t>(0, slot_bytes - (bytes - kv_.bytes()));
+    }
+  }
+}
+
+int64_t CardDevice::shared_bytes() const {
+  const std::lock_guard turn(turns_);
+  return experts_.slot_bytes() + kv_.bytes();
+}
+
 // What changes from step to step goes to the card's memory from pinned buffers, which are written
 // again when the step has ended there.
 void CardDevice::begin_step(int64_t rows, std::span<const RowRun> runs, StepKind kind) {
   HOTSET_CHECK(std::ssize(runs) <= runs_max_, "more runs than rows");
+  step_turn_ = std::unique_lock(turns_);
   step_runs_ = runs;
   experts_.begin_step(rows, kind);
   const int64_t each = sequences_.blocks_each();
@@ -165,6 +213,7 @@ Rows CardDevice::end_step(Rows logits) {
   experts_.end_step();
   card_.synchronise(stream_);
   experts_.finish_step();
+  step_turn_ = {};
   return {seen, logits.rows, logits.width};
 }
 
@@ -180,6 +229,7 @@ void CardDevice::abandon_step() noexcept {
   } catch (...) {  // the card has failed: nothing runs on it any more
   }
   experts_.abandon_step();
+  step_turn_ = {};
 }
 
 Rows CardDevice::on_host(Rows rows) {

@@ -8,6 +8,8 @@
 
 #include "kernels/cuda/card_kernels.h"
 #include "runtime/card/card_experts.h"
+#include "runtime/card/card_room.h"
+#include "runtime/card/turns.h"
 #include "runtime/sequence_pool.h"
 
 namespace hotset {
@@ -16,6 +18,7 @@ struct CardOptions {
   int32_t sequences = 1;
   int64_t positions = 0;  // each
   bool kv_f16 = true;
+  CardRoom room;
   CardExpertsOptions experts;
 };
 
@@ -29,7 +32,13 @@ class CardDevice : public Device {
 
   const Weights& weights() const override { return weights_; }
   DeviceMemory memory() const override;
+  CardTier& tier() { return experts_.tier(); }
   const CardTier& tier() const { return experts_.tier(); }
+
+  // From any thread; waits for the running step. The best experts stay in their slots. Throws Error
+  // if the card has no such room; then all is as before.
+  void set_room(const CardRoom& room);
+  int64_t shared_bytes() const;  // that slots and sequences have of it now
 
   Rows allocate_rows(int64_t rows, int64_t width) override { return workspace_.rows(rows, width); }
   Activations allocate_activations(int64_t rows, int64_t width) override {
@@ -69,14 +78,9 @@ class CardDevice : public Device {
   SequencePool& sequences() override { return sequences_; }
 
  private:
-  // A stream that is closed after everything that was on it.
-  struct OwnStream {
-    CardRuntime& card;
-    const CardStream stream;
-    explicit OwnStream(CardRuntime& runtime)
-        : card(runtime), stream(runtime.open_stream(StreamPriority::kNormal)) {}
-    ~OwnStream() { card.close_stream(stream); }
-  };
+  class SequenceBytes;
+  void fit_slots(const CardRoom& room, int64_t kv_bytes);
+  void grow_sequences(int64_t bytes);
   void finish_capture();
   void quantise(const Activations& a, const uint32_t* order, const Activations& to);
   void quantise(const Activations& a) { quantise(a, nullptr, a); }
@@ -92,6 +96,10 @@ class CardDevice : public Device {
   CardMemory image_;
   Weights weights_;  // views of the image
   CardWorkspace workspace_;
+  mutable Turns turns_;  // a step has one, and who changes what slots and sequences have
+  std::unique_lock<Turns> step_turn_;
+  CardRoom room_;
+  CardReservation kv_;
   SequencePool sequences_;
   CardExperts experts_;
   const bool kv_f16_;

@@ -36,6 +36,8 @@ CardExperts::CardExperts(const ModelConfig& c, CardRuntime& card, const CardKern
       workspace_(card),
       tier_(options.slots, static_cast<int32_t>(layers_), static_cast<int32_t>(experts_),
             options.policy, options.tier),
+      resizing_(card),
+      expert_bytes_(layers_),
       table_(workspace_.take<uint32_t>(layers_ * experts_)),
       deltas_(workspace_.take_pinned<CardResidencyDelta>(tier_.deltas_max())),
       delta_count_(workspace_.take_pinned<uint32_t>(1)),
@@ -50,8 +52,9 @@ CardExperts::CardExperts(const ModelConfig& c, CardRuntime& card, const CardKern
       best_rank_(experts_) {
   const int64_t pairs = rows_max_ * k_, inner = c.moe_intermediate_size;
   for (const SlotPlan::Class& size_class : options.slots.classes) {
-    slots_.emplace_back(card, CardMemory::Place::kCard, size_class.slots * size_class.slot_bytes,
-                        "expert slots");
+    slots_.emplace_back(card, size_class.experts * size_class.slot_bytes, "expert slots");
+    slots_.back().commit(size_class.slots * size_class.slot_bytes);
+    for (const int32_t layer : size_class.layers) expert_bytes_[layer] = size_class.slot_bytes;
   }
   bool has_floats = false, has_order = false;
   for (int32_t layer = 0; layer < layers_; ++layer) {
@@ -75,10 +78,10 @@ CardExperts::CardExperts(const ModelConfig& c, CardRuntime& card, const CardKern
   card.fill(stream, table_, 0xFF, layers_ * experts_ * static_cast<int64_t>(sizeof(uint32_t)));
   picks_.reserve(experts_);
   server_ = std::make_unique<MissServer>(static_cast<MissComputer&>(*this), mailboxes_, k_, width_);
-  if (options.slots.slot_bytes_total > 0) {
-    copier_ = std::make_unique<CardCopier>(
-        card, tier_, cache, recorder, [this](const CardCopy& copy) { return slot_address(copy); });
-  }
+  copier_ =
+      std::make_unique<CardCopier>(card, tier_, cache, recorder, [this](const CardCopy& copy) {
+        return slot_address(tier_.class_of(copy.id.layer), copy.slot);
+      });
 }
 
 CardExperts::~CardExperts() = default;
@@ -100,9 +103,39 @@ MissServer::Mailboxes CardExperts::make_mailboxes(bool needs_floats) {
   return mailboxes;
 }
 
-std::byte* CardExperts::slot_address(const CardCopy& copy) const {
-  const int32_t c = tier_.class_of(copy.id.layer);
-  return slots_[c].data() + copy.slot * tier_.plan().classes[c].slot_bytes;
+std::byte* CardExperts::slot_address(int32_t size_class, SlotId slot) const {
+  return slots_[size_class].data() + slot * tier_.slot_bytes(size_class);
+}
+
+SlotPlan CardExperts::plan_slots(int64_t bytes) const {
+  return hotset::plan_slots(expert_bytes_, static_cast<int32_t>(experts_), bytes, 0);
+}
+
+// Memory comes before the slots that lie in it, and goes after those that do not any more.
+bool CardExperts::resize(SlotPlan plan) {
+  bool has_other_launches = false;
+  const auto commit = [&](const SlotPlan& to, bool grows) {
+    for (size_t i = 0; i < slots_.size(); ++i) {
+      const int64_t bytes = to.classes[i].slots * to.classes[i].slot_bytes;
+      has_other_launches |= (bytes > 0) != (slots_[i].bytes() > 0);
+      if (grows == (bytes > slots_[i].bytes())) slots_[i].commit(bytes);
+    }
+  };
+  try {
+    commit(plan, true);
+  } catch (...) {
+    commit(tier_.plan(), false);
+    throw;
+  }
+  for (const CardMove& move : tier_.resize(plan)) {
+    card_.copy(resizing_.stream, slot_address(move.size_class, move.to),
+               slot_address(move.size_class, move.from), tier_.slot_bytes(move.size_class));
+  }
+  const std::span<const SlotId> table = tier_.table();
+  card_.copy(resizing_.stream, table_, table.data(), std::ssize(table) * 4);
+  card_.synchronise(resizing_.stream);
+  commit(plan, false);
+  return has_other_launches;
 }
 
 // The host writes the deltas and the step's number before it launches what reads them; it writes
@@ -142,11 +175,11 @@ void CardExperts::begin(int32_t layer, const Routing& routing, const Activations
 
 void CardExperts::run() {
   const int32_t size_class = tier_.class_of(layer_);
-  if (tier_.plan().classes[size_class].slots == 0) return;  // all are misses
+  if (slots_[size_class].bytes() == 0) return;  // all are misses
   CardExpertsArgs args = args_;
   args.shape = host_.shape(layer_);
   args.slots = slots_[size_class].data();
-  args.slot_bytes = tier_.plan().classes[size_class].slot_bytes;
+  args.slot_bytes = tier_.slot_bytes(size_class);
   args.rows = rows_;
   args.k = k_;
   args.x = in_.x.data;
@@ -184,7 +217,7 @@ void CardExperts::end_step() {
 
 void CardExperts::finish_step() {
   server_->end_step();
-  if (copier_) copier_->check();
+  copier_->check();
   if (errors_seen_->expired_sequence != 0) {
     const uint32_t layer = (errors_seen_->expired_sequence - 1) % static_cast<uint32_t>(layers_);
     throw Error(fmt::format(

@@ -41,7 +41,14 @@ class CardExperts : private MissComputer {
   void finish_step();
   void abandon_step() noexcept;  // the stream has been waited for
 
+  // Beside no step: the plan for so many bytes of slots, and as many slots as a plan says. The best
+  // experts stay. Throws Error if the card has no room; then all is as before.
+  SlotPlan plan_slots(int64_t bytes) const;
+  // Whether steps have other launches from here on: of a size without slots nothing is launched.
+  bool resize(SlotPlan plan);
+  int64_t slot_bytes() const { return tier_.plan().slot_bytes_total; }
   uint32_t* not_finite() const { return &errors_->not_finite; }
+  CardTier& tier() { return tier_; }
   const CardTier& tier() const { return tier_; }
   int64_t card_bytes() const { return workspace_.bytes(); }
 
@@ -51,7 +58,7 @@ class CardExperts : private MissComputer {
   MissServer::Mailboxes make_mailboxes(bool needs_floats);
   CardMailbox& mailbox(int32_t layer) { return mailboxes_[layer % 2]; }
   CardSequence sequence(int32_t layer) const { return {step_, layers_, layer}; }
-  std::byte* slot_address(const CardCopy& copy) const;
+  std::byte* slot_address(int32_t size_class, SlotId slot) const;
   void tell_tier();
   void gather(const int32_t* picks, int64_t rows);
 
@@ -63,7 +70,9 @@ class CardExperts : private MissComputer {
   const int64_t wait_ns_;
   CardWorkspace workspace_;
   CardTier tier_;
-  std::vector<CardMemory> slots_;  // by size class
+  OwnStream resizing_;
+  std::vector<int64_t> expert_bytes_;   // by layer
+  std::vector<CardReservation> slots_;  // by size class: addresses for all of its experts
 
   uint32_t* table_;                    // card: [layers][experts]
   CardResidencyDelta* deltas_;         // pinned: [deltas_max]

@@ -15,6 +15,8 @@ class HostSequenceMemory : public SequenceMemory {
   std::byte* allocate(int64_t bytes, const char* what) override {
     return memory_.emplace_back(bytes, what).data();
   }
+  std::byte* reserve(int64_t bytes, const char* what) override { return allocate(bytes, what); }
+  void grow(int64_t) override {}
   void clear(std::byte* at, int64_t bytes) override {
     std::memset(at, 0, static_cast<size_t>(bytes));
   }

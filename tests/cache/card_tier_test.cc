@@ -68,6 +68,18 @@ class CardTierTest : public testing::Test {
     *content(tier_->class_of(copy.id.layer), copy.slot) = copy.id;
     tier_->copied(copy);
   }
+  // Nothing may be under way.
+  void resize(int64_t slots) {
+    for (const CardMove& move : tier_->resize(slots_of(slots))) {
+      *content(move.size_class, move.to) = *content(move.size_class, move.from);
+      *content(move.size_class, move.from) = {-1, -1};
+    }
+    table_.clear();
+    const std::span<const SlotId> table = tier_->table();
+    for (int32_t i = 0; i < kLayers * kExperts; ++i) {
+      if (table[i] >= 0) table_[{i / kExperts, i % kExperts}] = static_cast<uint32_t>(table[i]);
+    }
+  }
   void use_picks(int32_t layer, std::vector<int32_t> experts) {
     std::vector<Pick> picks;
     for (const int32_t e : experts) picks.push_back({e, static_cast<int32_t>(picks.size())});
@@ -147,6 +159,98 @@ TEST_F(CardTierTest, ACopyCostsMoreThanASmallGain) {
   EXPECT_LE(tier_->stats().evictions, 1);
 }
 
+TEST_F(CardTierTest, AShrunkTierKeepsTheBestAndAGrownOneTakesThemBack) {
+  use(6, PolicyKind::kLfu, 8, 0);
+  // Expert e is used e times, so that 5, 4, 3 are the best; loaded worst first, into the first
+  // slots.
+  for (int32_t step = 0; step < 6; ++step) {
+    begin_step();
+    std::vector<int32_t> picks;
+    for (int32_t e = 5; e >= 0; --e) {
+      if (e >= step) picks.push_back(e);
+    }
+    use_picks(2, picks);
+    tier_->end_step();
+    while (take_copy(), !under_way_.empty()) end_copy(0, true);
+  }
+  begin_step();
+  tier_->end_step();
+  ASSERT_EQ(table_.size(), 6U);
+  resize(3);
+  tier_->verify();
+  EXPECT_EQ(table_.size(), 3U);
+  for (const int32_t e : {3, 4, 5}) EXPECT_TRUE(table_.contains({2, e})) << e;
+  read_all();
+
+  resize(5);
+  std::vector<ExpertId> filled;
+  while (take_copy(), !under_way_.empty()) {
+    EXPECT_TRUE(under_way_[0].is_fill);
+    filled.push_back(under_way_[0].id);
+    end_copy(0, true);
+  }
+  EXPECT_EQ(filled, (std::vector<ExpertId>{{2, 2}, {2, 1}})) << "the next best";
+  begin_step();
+  EXPECT_EQ(table_.size(), 5U);
+  read_all();
+  tier_->end_step();
+  tier_->verify();
+}
+
+TEST_F(CardTierTest, WhatWasLearnedBeforeFillsTheSlotsBestFirst) {
+  use(2, PolicyKind::kScore, 4, 0);
+  std::vector<float> scores(kLayers * kExperts);
+  scores[0 * kExperts + 3] = 1;
+  scores[1 * kExperts + 7] = 3;
+  scores[1 * kExperts + 8] = 2;
+  tier_->restore_scores(scores);
+  take_copy();
+  ASSERT_EQ(under_way_.size(), 1U);
+  EXPECT_EQ(under_way_[0].id, (ExpertId{1, 7}));
+  end_copy(0, true);
+  take_copy();
+  EXPECT_EQ(under_way_[0].id, (ExpertId{1, 8}));
+  end_copy(0, false);  // the host does not have it yet
+  take_copy();
+  ASSERT_EQ(under_way_.size(), 1U);
+  EXPECT_EQ(under_way_[0].id, (ExpertId{0, 3}));
+  end_copy(0, true);
+  EXPECT_FALSE(tier_->take_copy()) << "nobody else has a score, and there is no free slot";
+  begin_step();
+  EXPECT_EQ(table_.size(), 2U);
+  EXPECT_EQ(tier_->stats().admissions, 0) << "a fill is no admission";
+  tier_->end_step();
+
+  resize(3);  // a free slot of the class: the one that could not be had is tried again
+  take_copy();
+  ASSERT_EQ(under_way_.size(), 1U);
+  EXPECT_EQ(under_way_[0].id, (ExpertId{1, 8}));
+  end_copy(0, false);
+  EXPECT_FALSE(tier_->take_copy());
+  begin_step();
+  take_copy();
+  ASSERT_EQ(under_way_.size(), 1U) << "every step's head tries again";
+  EXPECT_EQ(under_way_[0].id, (ExpertId{1, 8}));
+  tier_->end_step();
+  tier_->verify();
+}
+
+TEST_F(CardTierTest, WhoWaitsForACopyLooksAgainForAFillThatCouldNotBeHad) {
+  using namespace std::chrono_literals;
+  use(1, PolicyKind::kScore, 4, 0);
+  std::vector<float> scores(kLayers * kExperts);
+  scores[5] = 1;
+  tier_->restore_scores(scores);
+  const std::stop_token never;
+  for (int i = 0; i < 3; ++i) {
+    const auto copy = tier_->next_copy(never, 1ms);
+    ASSERT_TRUE(copy);
+    EXPECT_EQ(copy->id, (ExpertId{0, 5}));
+    tier_->abandoned(*copy);
+    EXPECT_FALSE(tier_->next_copy(never, 1ms));
+  }
+}
+
 TEST_F(CardTierTest, WithoutSlotsAllAreMisses) {
   use(0, PolicyKind::kScore, 8, 0);
   for (int step = 0; step < 3; ++step) {
@@ -196,6 +300,11 @@ TEST_F(CardTierTest, RandomStepsNeverReadASlotThatIsBeingWritten) {
         }
         tier_->end_step();
         copies();
+        tier_->verify();
+        if (below(40) != 0) continue;
+        while (!under_way_.empty()) end_copy(0, below(3) != 0);
+        resize(below(2) == 0 ? slots : 1 + below(kExperts));
+        read_all();
         tier_->verify();
       }
       EXPECT_GT(tier_->stats().hits, 0);

@@ -67,6 +67,22 @@ TEST_F(CtlTest, ARunningChatIsResizedAndAnswersTheSame) {
   EXPECT_THAT(ctl("stats").out, AllOf(HasSubstr("hit rate"), HasSubstr("engine   pid")));
 }
 
+TEST_F(CtlTest, ACardsSlotsAreResizedAndTheAnswerIsTheSame) {
+  TerminalProcess run = chat({"--device", "emulated", "--vram", "50%"});
+  run.read_until("> ");
+  const int64_t before = stats()["card"]["slot_bytes"];
+  EXPECT_EQ(ctl("set vram=10%").out, "changed: vram\n");
+  EXPECT_LT(stats()["card"]["slot_bytes"], before / 4);
+  run.type("What is 2+2?\n");
+  EXPECT_THAT(run.read_until("> "), HasSubstr("\n4\r\n"));
+  EXPECT_EQ(ctl("set vram=1GB").out, "changed: vram\n");
+  EXPECT_GT(stats()["card"]["slot_bytes"], before) << "all of them";
+  const Result result = ctl("set vram=1MB");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("the card's memory is too small"));
+  EXPECT_EQ(stats()["settings"]["vram"], "1GB");
+}
+
 TEST_F(CtlTest, WhatCannotBeChangedIsRefusedAndNothingIsChanged) {
   TerminalProcess run = chat({"--ram", "50%"});
   run.read_until("> ");

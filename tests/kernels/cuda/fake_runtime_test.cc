@@ -49,6 +49,26 @@ TEST_F(FakeRuntimeTest, MemoryBeginsAsNonsenseAndHasALimit) {
   }
 }
 
+TEST_F(FakeRuntimeTest, AReservationGrowsInPlaceWithinTheCardsMemory) {
+  use(FakeOrder::kInOrder);
+  CardReservation r(*card_, 4 << 20, "test");
+  const int64_t free = card_->memory_info().free_bytes;
+  r.commit(1000);
+  EXPECT_EQ(card_->memory_info().free_bytes, free - 1000);
+  std::fill_n(r.data(), 1000, std::byte{7});
+  r.commit(5000);
+  EXPECT_EQ(std::count(r.data(), r.data() + 1000, std::byte{7}), 1000);
+  EXPECT_EQ(std::count(r.data() + 1000, r.data() + 5000, std::byte{0xFF}), 4000);
+  r.commit(10);
+  EXPECT_EQ(card_->memory_info().free_bytes, free - 10);
+  r.commit(20);
+  EXPECT_EQ(r.data()[9], std::byte{7});
+  EXPECT_EQ(r.data()[10], std::byte{0xFF}) << "what went is gone";
+  EXPECT_THROW(r.commit(2 << 20), Error);
+  EXPECT_EQ(r.bytes(), 20);
+  EXPECT_EQ(card_->memory_info().free_bytes, free - 20);
+}
+
 TEST_F(FakeRuntimeTest, InOrderWorkIsDoneAtOnce) {
   use(FakeOrder::kInOrder);
   note(a_, 'x');

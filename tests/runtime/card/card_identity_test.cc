@@ -86,7 +86,7 @@ class CardIdentityTest : public testing::TestWithParam<const char*> {
     o.policy.kind = c.policy;
     o.card_tier.lambda = c.lambda;
     const auto all = Engine::plan(open_model(path()), options()).experts.expert_bytes_total;
-    o.card_expert_bytes = static_cast<int64_t>(c.vram * static_cast<double>(all));
+    o.card_room.expert_bytes = static_cast<int64_t>(c.vram * static_cast<double>(all));
     return open_engine(path(), o);
   }
   // Two or a few more of each size: every step wants others.
@@ -181,6 +181,16 @@ class CountingRuntime : public CardRuntime {
     return card_->allocate_pinned(bytes, what);
   }
   void release_pinned(std::byte* memory) noexcept override { card_->release_pinned(memory); }
+  std::byte* reserve(int64_t bytes, const char* what) override {
+    return card_->reserve(bytes, what);
+  }
+  void commit(std::byte* reservation, int64_t bytes, const char* what) override {
+    ++allocations;
+    card_->commit(reservation, bytes, what);
+  }
+  void release_reservation(std::byte* reservation) noexcept override {
+    card_->release_reservation(reservation);
+  }
   CardStream open_stream(StreamPriority priority) override { return card_->open_stream(priority); }
   void close_stream(CardStream stream) noexcept override { card_->close_stream(stream); }
   CardEvent open_event() override { return card_->open_event(); }
@@ -233,7 +243,7 @@ class CardEngineTest : public testing::Test {
   static std::unique_ptr<Engine> with_card(EngineOptions o = options(), FakeOptions fake = {}) {
     o.card = make_fake_runtime(fake);
     o.card_tier.lambda = 0;
-    o.card_expert_bytes =
+    o.card_room.expert_bytes =
         Engine::plan(open_model(path()), options()).experts.expert_bytes_total / 4;
     return open_engine(path(), o);
   }
@@ -353,6 +363,84 @@ TEST_F(CardEngineTest, ADecodedTokenIsOneGraphAndOneWait) {
   EXPECT_EQ(card->captures, 1);
   feed(*engine, session, {{4}});
   EXPECT_EQ(card->captures, 2) << "attention is spread over two blocks from here on";
+}
+
+TEST_F(CardEngineTest, ResizingAndChangingPolicyBesideStepsChangesNoBit) {
+  const std::vector<float> expected = logits_of(*cpu(), ids_);
+  for (const FakeOrder order : {FakeOrder::kInOrder, FakeOrder::kLazy}) {
+    const auto engine = with_card(options(), {.order = order});
+    const int64_t all = engine->memory_plan().experts.expert_bytes_total;
+    std::atomic<bool> has_ended = false;
+    std::atomic<int> changes = 0;
+    std::jthread changer([&] {
+      const double parts[] = {0.1, 1.0, 0.0, 0.3, 0.7, 0.02};
+      for (size_t i = 0; !has_ended; ++i, ++changes) {
+        engine->set_card_room({static_cast<int64_t>(parts[i % 6] * static_cast<double>(all))});
+        engine->replace_policy({static_cast<PolicyKind>(i % 4), 0});
+      }
+    });
+    EXPECT_TRUE(same_bits(logits_of(*engine, ids_), expected));
+    has_ended = true;
+    changer.join();
+    EXPECT_GT(changes, 6);
+    engine->card_tier()->verify();
+  }
+}
+
+// Positions 255 and 256 lie in two blocks; what lies before is empty, which costs no time.
+TEST_F(CardEngineTest, KeysAndValuesThatGrowTakeTheirMemoryFromSlots) {
+  HOTSET_NOT_UNDER_TSAN();
+  EngineOptions o = options();
+  o.sessions = 1;
+  const MemoryPlan plan = Engine::plan(open_model(path()), o);
+  const int64_t kv_block = plan.kv / 2, slots = plan.experts.expert_bytes_total / 2;
+  ASSERT_LT(kv_block, slots);
+  const auto run = [&](Engine& engine) {
+    Session session = engine.open_session();
+    Snapshot snapshot = session.snapshot();
+    snapshot.position = 254;
+    snapshot.kv.resize(static_cast<size_t>(kv_block));
+    session.restore(snapshot);
+    std::vector<float> all;
+    for (int32_t i = 0; i < 4; ++i) {
+      const std::span<const float> logits = feed(engine, session, {{20 + i}});
+      all.insert(all.end(), logits.begin(), logits.end());
+    }
+    return all;
+  };
+  const std::vector<float> expected = run(*open_engine(path(), o));
+  o.card = make_fake_runtime({.order = FakeOrder::kLazy});
+  o.card_tier.lambda = 0;
+  o.card_room = {INT64_MAX, slots + kv_block};
+  const auto engine = open_engine(path(), o);
+  const int64_t before = engine->card_tier()->plan().slot_bytes_total;
+  EXPECT_LE(before, slots);
+  EXPECT_GT(before, slots - slots / 4);
+  EXPECT_TRUE(same_bits(run(*engine), expected));
+  const int64_t after = engine->card_tier()->plan().slot_bytes_total;
+  EXPECT_LE(after, slots - kv_block);
+  EXPECT_EQ(engine->card_shared_bytes(), after + 2 * kv_block);
+  engine->card_tier()->verify();
+}
+
+TEST_F(CardEngineTest, WhereTheCardHasNoMemoryLeftSlotsGiveWay) {
+  EngineOptions o = options();
+  o.card_room.expert_bytes = INT64_MAX;  // without a bound for both
+  const auto card = [&](int64_t bytes) {
+    o.card = make_fake_runtime({.memory_bytes = bytes});
+    return open_engine(path(), o);
+  };
+  const auto roomy = card(FakeOptions{}.memory_bytes);
+  const CardMemoryInfo info = roomy->card()->memory_info();
+  const auto engine = card(info.total_bytes - info.free_bytes + 100);
+  const int64_t all = engine->card_tier()->plan().slot_bytes_total;
+  EXPECT_EQ(all, engine->memory_plan().experts.expert_bytes_total);
+  EXPECT_TRUE(same_bits(logits_of(*engine, ids_), logits_of(*cpu(), ids_)));
+  EXPECT_LT(engine->card_tier()->plan().slot_bytes_total, all);
+  EXPECT_GT(engine->card_tier()->plan().slot_bytes_total, 0);
+  engine->card_tier()->verify();
+  EXPECT_THROW(engine->set_card_room({INT64_MAX}), Error);
+  engine->card_tier()->verify();
 }
 
 TEST_F(CardEngineTest, ACardThatIsTooSmallIsAnErrorWithNumbers) {
