@@ -133,7 +133,7 @@ void CardTier::choose(const Missing& missing) {
   }
   const std::optional<ExpertId> victim =
       c.policy->offer_victims([&](ExpertId id) { return !is_picked_[index(id)]; });
-  if (!victim || !c.policy->admits(missing.id, *victim, options_.lambda)) return;
+  if (!victim || !c.policy->admits(missing.id, *victim, price())) return;
   c.policy->evict(*victim);
   ++stats_.evictions;
   const SlotId slot = table_[index(*victim)];
@@ -226,6 +226,21 @@ void CardTier::abandoned(const CardCopy& copy) {
   drop(copy);
   is_fill_missed_ |= copy.is_fill;
   if (--under_way_ == 0) settled_.notify_all();
+}
+
+void CardTier::add_copies(int64_t count, double seconds) {
+  const std::lock_guard lock(mutex_);
+  price_.add_copies(count, seconds);
+}
+
+void CardTier::add_misses(int64_t count, double seconds) {
+  const std::lock_guard lock(mutex_);
+  price_.add_misses(count, seconds);
+}
+
+double CardTier::lambda() const {
+  const std::lock_guard lock(mutex_);
+  return price();
 }
 
 CacheStats CardTier::stats() const {

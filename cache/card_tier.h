@@ -26,6 +26,7 @@
 #include <stop_token>
 #include <vector>
 
+#include "cache/admission_price.h"
 #include "cache/expert_cache.h"
 #include "kernels/cuda/card_kernels.h"
 
@@ -33,9 +34,8 @@ namespace hotset {
 
 struct CardTierOptions {
   int32_t copies_max = 8;  // chosen by steps and not yet resident, at most
-  // What a copy costs in hits (cache/policy.h): over PCIe it takes about three times what a hit
-  // saves. Not measured on a card.
-  double lambda = 3;
+  // What a copy costs in hits (cache/policy.h); none: measured.
+  std::optional<double> lambda = {};
 };
 
 // A copy that has been ordered: the expert's bytes into the slot.
@@ -75,6 +75,11 @@ class CardTier {
   std::optional<CardCopy> take_copy();   // likewise, without waiting
   void copied(const CardCopy& copy);     // it has completed
   void abandoned(const CardCopy& copy);  // it cannot be made: the slot is free again
+
+  // What was measured: copies one after another, and misses that the host computed for a step.
+  void add_copies(int64_t count, double seconds);
+  void add_misses(int64_t count, double seconds);
+  double lambda() const;  // of the next choice
 
   // As many slots as the plan says, which is one of the same experts. The best stay: the caller
   // moves the bytes of those whose slot goes, and gives the whole table() to the card. Waits for
@@ -128,6 +133,7 @@ class CardTier {
   void end_coming(const CardCopy& copy);
   bool has_copy();
   CardCopy take_first();
+  double price() const { return options_.lambda.value_or(price_.lambda()); }
   void rest(std::unique_lock<std::mutex>& lock);
   void set_slots(int32_t size_class, int32_t slots, std::vector<CardMove>& moves);
   std::vector<float> save_scores() const;
@@ -152,6 +158,7 @@ class CardTier {
   size_t fill_next_ = 0;
   bool is_fill_missed_ = false;  // one before fill_next_ was abandoned
   std::vector<CardResidencyDelta> deltas_;
+  AdmissionPrice price_;
   CacheStats stats_;
 };
 

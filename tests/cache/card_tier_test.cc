@@ -26,7 +26,7 @@ SlotPlan slots_of(int64_t slots, std::vector<int64_t> bytes = {100, 100, 200, 20
 
 class CardTierTest : public testing::Test {
  protected:
-  void use(int64_t slots, PolicyKind kind, int32_t copies_max, double lambda) {
+  void use(int64_t slots, PolicyKind kind, int32_t copies_max, std::optional<double> lambda) {
     tier_ = std::make_unique<CardTier>(slots_of(slots), kLayers, kExperts, policy_of(kind),
                                        CardTierOptions{copies_max, lambda});
     table_.clear();
@@ -157,6 +157,27 @@ TEST_F(CardTierTest, ACopyCostsMoreThanASmallGain) {
     while (take_copy(), !under_way_.empty()) end_copy(0, true);
   }
   EXPECT_LE(tier_->stats().evictions, 1);
+}
+
+TEST_F(CardTierTest, WhatACopyCostsIsMeasured) {
+  for (const bool is_dear : {false, true}) {
+    use(1, PolicyKind::kScore, 8, {});
+    EXPECT_EQ(tier_->lambda(), AdmissionPrice::kUnmeasured);
+    tier_->add_copies(100, is_dear ? 100 : 100e-6);
+    tier_->add_misses(100, 100e-3);
+    for (int step = 0; step < 40; ++step) {
+      begin_step();
+      use_picks(0, {step % 2});
+      if (step % 2 == 1) use_picks(1, {1});
+      tier_->end_step();
+      while (take_copy(), !under_way_.empty()) end_copy(0, true);
+    }
+    if (is_dear) {
+      EXPECT_LE(tier_->stats().evictions, 1);
+    } else {
+      EXPECT_GT(tier_->stats().evictions, 2);
+    }
+  }
 }
 
 TEST_F(CardTierTest, AShrunkTierKeepsTheBestAndAGrownOneTakesThemBack) {
