@@ -67,6 +67,7 @@ inline constexpr int64_t kMixerTileRows = 512;
 
 struct DeviceMemory {
   int64_t kv = 0, recurrent = 0, workspace = 0;  // bytes
+  int64_t pinned = 0;                            // of the host's, beside them
 };
 
 class Device {

@@ -85,6 +85,7 @@ struct Engine::State {
   const std::shared_ptr<CardRuntime> card;
   std::unique_ptr<HostExperts> misses;  // of the card
   CardDevice* card_device = nullptr;    // `device`, if it is one
+  std::string card_loss;                // why no step runs any more
   const std::unique_ptr<Device> device;
   ForwardPass forward;
   const Prefetch prefetch;
@@ -134,14 +135,7 @@ struct Engine::State {
         on_notice(o.on_notice),
         router_predictor(*device, description.config, device->weights()),
         predictor(o.predictor != nullptr ? o.predictor : &router_predictor) {
-    plan.dense = weights.image_bytes;
-    plan.embedding = description.embedding.bytes();
-    plan.experts = cache.plan();
-    plan.kv = device->memory().kv;
-    plan.recurrent = device->memory().recurrent;
-    plan.workspace = device->memory().workspace;
-    plan.landing = cache.landing_bytes();
-    plan.ring = recorder.ring_bytes();
+    plan_memory(o.card_room);
     tokens.reserve(rows_max);
     logit_rows.reserve(rows_max);
     runs.reserve(rows_max);
@@ -149,6 +143,9 @@ struct Engine::State {
   }
 
   std::unique_ptr<Device> make_device(const EngineOptions& o);
+  void plan_memory(const CardRoom& room);
+  void check_card() const;
+  void tell_failure();
 
   // Where all is resident there is nothing to read. A card's picks are seen too late to guess by.
   bool is_prefetching() const {
@@ -191,12 +188,44 @@ std::unique_ptr<Device> Engine::State::make_device(const EngineOptions& o) {
   options.experts.slots = plan_slots(source, 0, 0);
   options.experts.policy = policy_factory(o.policy);
   options.experts.tier = o.card_tier;
+  if (card->is_emulated() && !o.card_tier.lambda) {  // whose times say nothing of a card's
+    options.experts.tier.lambda = AdmissionPrice::kUnmeasured;
+  }
   options.experts.rows_max = rows_max;
   auto made = std::make_unique<CardDevice>(
       config, weights, *card, card->is_emulated() ? emulated_kernels() : *cuda_kernels(), *misses,
       cache, recorder, options);
   card_device = made.get();
   return made;
+}
+
+void Engine::State::plan_memory(const CardRoom& room) {
+  const DeviceMemory has = device->memory();
+  plan.embedding = description.embedding.bytes();
+  plan.experts = cache.plan();
+  plan.landing = cache.landing_bytes();
+  plan.ring = recorder.ring_bytes();
+  if (!card) {
+    plan.dense = weights.image_bytes;
+    plan.kv = has.kv;
+    plan.recurrent = has.recurrent;
+    plan.workspace = has.workspace;
+    return;
+  }
+  plan.workspace = misses->workspace_bytes();
+  plan.pinned = has.pinned;
+  const int64_t slot_bytes = card_device->tier().plan().slot_bytes_total;
+  plan.card = {
+      weights.image_bytes, has.recurrent, has.workspace,
+      slot_bytes,          has.kv,        std::min(room.with_kv_bytes, slot_bytes + has.kv)};
+}
+
+void Engine::State::check_card() const {
+  if (card_loss.empty()) return;
+  throw Error(
+      fmt::format("the card was lost in an earlier step ({}); start again, or go on without "
+                  "it: --device cpu",
+                  card_loss));
 }
 
 // A caller that breaks the contract of BatchRow is our bug; a token that the model does not have
@@ -233,6 +262,17 @@ void Engine::State::plan_runs(std::span<const BatchRow> rows) {
   }
 }
 
+// The answer has not suffered: who is in a slot stays there, all others are misses.
+void Engine::State::tell_failure() {
+  const std::string failure = card_device->take_failure();
+  if (failure.empty()) return;
+  recorder.error(failure.c_str());
+  if (on_notice) {
+    on_notice("nothing is copied to the card any more, answers go on with what is there: " +
+              failure);
+  }
+}
+
 // Steps that decode are what the guard compares: prompts are of any length, and guess nothing.
 Rows Engine::State::run(const Batch& batch, StepObserver* observer) {
   using Clock = std::chrono::steady_clock;
@@ -240,6 +280,7 @@ Rows Engine::State::run(const Batch& batch, StepObserver* observer) {
                           batch.tokens.size() == batch.runs.size();
   const auto start = Clock::now();
   const Rows logits = forward.run(batch, is_prefetching() ? predictor : nullptr, observer);
+  if (card_device != nullptr) tell_failure();
   if (!is_guarded) return logits;
   const std::chrono::duration<double> seconds = Clock::now() - start;
   if (!guard.add(seconds.count())) return logits;
@@ -364,11 +405,13 @@ SlotPlan Engine::plan_experts(int64_t budget_bytes) const {
 }
 
 Session Engine::open_session() {
+  state_->check_card();
   return Session(state_->device->sequences(), has_delta_net(state_->description));
 }
 
 std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver* observer) {
   State& s = *state_;
+  s.check_card();
   s.check_rows(rows);
   s.plan_runs(rows);
   auto record = s.recorder.step(rows[0].position, std::ssize(rows));
@@ -378,6 +421,10 @@ std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver
   Rows logits;
   try {
     logits = s.run({s.tokens, s.runs, s.logit_rows}, s.watched.watcher ? &s.watched : observer);
+  } catch (const CardError& error) {
+    if (error.is_lost()) s.card_loss = error.what();
+    s.recorder.error(error.what());
+    throw;
   } catch (const Error& error) {
     s.recorder.error(error.what());
     throw;

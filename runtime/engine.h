@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -58,7 +59,15 @@ struct EngineOptions {
   int32_t chunk = 512;  // rows of a prompt that go through together where the model is resident
 };
 
-// Where the memory goes, in bytes; printed at start.
+// What a card has, in bytes.
+struct CardMemoryPlan {
+  int64_t dense = 0, recurrent = 0, workspace = 0;
+  int64_t slot_bytes = 0, kv = 0;  // experts at the start; all positions
+  int64_t shared = 0;              // what both have together: kv grows, experts give way
+  int64_t total() const { return dense + recurrent + workspace + shared; }
+};
+
+// Where the host's memory goes, in bytes; printed at start. With a card, which has what is 0 here.
 struct MemoryPlan {
   int64_t dense = 0;      // packed matrices and vectors that are always needed
   int64_t embedding = 0;  // in source form
@@ -67,9 +76,11 @@ struct MemoryPlan {
   int64_t workspace = 0;
   int64_t landing = 0;  // experts that have been read and wait to be packed
   int64_t ring = 0;     // what watchers read
+  int64_t pinned = 0;   // what a card and the host exchange
+  std::optional<CardMemoryPlan> card;
   int64_t total() const {
     return dense + embedding + experts.slot_bytes_total + kv + recurrent + workspace + landing +
-           ring;
+           ring + pinned;
   }
 };
 
@@ -142,7 +153,7 @@ class Engine {
   // Computes the rows and advances their sessions. Returns logits [rows that want them][vocab],
   // valid until the next step. An Error (a read failed, an activation is not finite) leaves the
   // sessions where they were, except that a session with recurrent state must then be restored from
-  // a snapshot or reset.
+  // a snapshot or reset. Where the card was lost in a step every later one is refused.
   std::span<const float> step(std::span<const BatchRow> rows, StepObserver* observer = nullptr);
 
   // Shows every step to `watcher`, besides the step's own observer; nullptr: to nobody.

@@ -67,10 +67,27 @@ CardChoice choose_card(const Config& config, const MemoryPlan& host) {
 }
 
 CardRoom card_room(const Engine& engine, const std::string& vram) {
-  const MemoryPlan& has = engine.memory_plan();
-  return room_on(vram, has,
-                 engine.card()->memory_info().free_bytes + engine.card_shared_bytes() + has.dense +
-                     has.recurrent + has.workspace);
+  MemoryPlan plan = engine.memory_plan();
+  const CardMemoryPlan& card = *plan.card;
+  plan.dense = card.dense;
+  plan.kv = card.kv;
+  plan.recurrent = card.recurrent;
+  plan.workspace = card.workspace;
+  return room_on(vram, plan,
+                 engine.card()->memory_info().free_bytes + engine.card_shared_bytes() + card.dense +
+                     card.recurrent + card.workspace);
+}
+
+// Some systems hand out more than a card has, and move what is too much to the host's memory
+// without an error: what the card says is free then does not go on falling. Not measured on a card.
+std::string spill_notice(const CardMemoryInfo& after) {
+  if (after.free_bytes >= kVramHeadroomBytes / 2) return "";
+  return fmt::format(
+      "device: the card has {} MB free now, less than half of the {} MB that are to stay free: "
+      "where "
+      "the system moves what is too much to the host's memory, tokens take twice as long; lower "
+      "vram",
+      after.free_bytes / 1'000'000, kVramHeadroomBytes / 1'000'000);
 }
 
 nlohmann::ordered_json card_json(const Engine& engine) {
@@ -82,7 +99,8 @@ nlohmann::ordered_json card_json(const Engine& engine) {
           {"expert_hits", stats.hits},
           {"expert_misses", stats.misses},
           {"hit_rate", stats.hit_rate()},
-          {"evictions", stats.evictions}};
+          {"evictions", stats.evictions},
+          {"admission_price", engine.card_tier()->lambda()}};
 }
 
 }  // namespace hotset

@@ -28,6 +28,9 @@ CardChoice choose_card(const Config& config, const MemoryPlan& host);
 // The same of `vram` for an engine that has a card: what it has there counts as free.
 CardRoom card_room(const Engine& engine, const std::string& vram);
 
+// What the user should know of a card once an engine has what it takes of it, a line; or "".
+std::string spill_notice(const CardMemoryInfo& after);
+
 // The card's slots in numbers, for --json; null without a card.
 nlohmann::ordered_json card_json(const Engine& engine);
 

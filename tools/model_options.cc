@@ -136,10 +136,28 @@ EnginePlan plan_engine(const Config& config, const ModelDescription& description
   return {options, planned()};
 }
 
-LoadedModel load_model(const std::string& path, const Config& config,
-                       const std::function<Config()>& reread,
-                       const std::function<void(const ModelDescription&, EngineOptions&)>& prepare,
-                       bool is_reference) {
+LoadedModel load_with_card_or_without(const Config& config,
+                                      const std::function<LoadedModel(const Config&)>& load) {
+  std::string reason;
+  try {
+    return load(config);
+  } catch (const CardError& error) {
+    if (config.device != "auto") throw;
+    reason = error.what();
+  }
+  Config without = config;
+  without.device = "cpu";
+  LoadedModel loaded = load(without);
+  loaded.device_notice = "device: cpu, since " + reason;
+  return loaded;
+}
+
+namespace {
+
+LoadedModel load_on(const std::string& path, const Config& config,
+                    const std::function<Config()>& reread,
+                    const std::function<void(const ModelDescription&, EngineOptions&)>& prepare,
+                    bool is_reference) {
   LoadedModel loaded;
   loaded.start = std::chrono::steady_clock::now();
   ModelDescription description = open_model(path);
@@ -173,12 +191,26 @@ LoadedModel load_model(const std::string& path, const Config& config,
       std::move(description), plan.options,
       [&](int64_t done, int64_t all, const char* what) { bar.update(done, all, what); },
       std::move(sidecar), std::move(ring));
+  if (loaded.card) {
+    const std::string notice = spill_notice(loaded.card->memory_info());
+    if (!notice.empty()) loaded.device_notice += "\n" + notice;
+  }
   loaded.settings = std::make_unique<LiveSettings>(*loaded.engine, config, reread);
   loaded.attendant =
       std::make_unique<Attendant>(*loaded.engine, *loaded.settings, loaded.scores.get(),
                                   config.scores.every_s, runtime_folder());
   loaded.load_ms = ms_since(loaded.start);
   return loaded;
+}
+
+}  // namespace
+
+LoadedModel load_model(const std::string& path, const Config& config,
+                       const std::function<Config()>& reread,
+                       const std::function<void(const ModelDescription&, EngineOptions&)>& prepare,
+                       bool is_reference) {
+  return load_with_card_or_without(
+      config, [&](const Config& on) { return load_on(path, on, reread, prepare, is_reference); });
 }
 
 double LoadedModel::wait_until_resident() const {

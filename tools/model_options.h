@@ -83,6 +83,11 @@ LoadedModel load_model(
     const std::function<void(const ModelDescription&, EngineOptions&)>& prepare = {},
     bool is_reference = false);
 
+// What `load` makes of a configuration. Where a card fails in it that nobody asked for by name
+// (device: auto), what it makes of the CPU's, with the reason in device_notice.
+LoadedModel load_with_card_or_without(const Config& config,
+                                      const std::function<LoadedModel(const Config&)>& load);
+
 // The whole of a file, or of standard input for "-". Throws Error naming it.
 std::string read_text(const std::string& path);
 

@@ -3,8 +3,8 @@
 // CUDA header is needed to use either. Pointers to the card's memory mean nothing to the host but
 // as addresses; pinned memory is written and read by both.
 //
-// All calls throw Error on failure. Different threads may use different streams; a stream is used
-// by one thread at a time.
+// All calls throw CardError on failure. Different threads may use different streams; a stream is
+// used by one thread at a time.
 #pragma once
 
 #include <cstddef>
@@ -13,9 +13,22 @@
 #include <string>
 #include <utility>
 
+#include "kernels/check.h"
 #include "kernels/cuda/card_stream.h"
 
 namespace hotset {
+
+// What a card or its driver refuses, or that it has failed. Lost: nothing works on it any more in
+// this process.
+class CardError : public Error {
+ public:
+  explicit CardError(const std::string& what, bool is_lost = false)
+      : Error(what), is_lost_(is_lost) {}
+  bool is_lost() const { return is_lost_; }
+
+ private:
+  bool is_lost_;
+};
 
 // Handles; whoever made one through a CardRuntime gives it back there.
 struct CardEvent {

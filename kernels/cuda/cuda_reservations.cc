@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "kernels/check.h"
+#include "kernels/cuda/card_runtime.h"
 #include "kernels/cuda/cuda_check.h"
 
 namespace hotset {
@@ -22,7 +23,7 @@ void find(Function& function, const char* name) {
   HOTSET_CUDA_CHECK(cudaGetDriverEntryPoint(name, &found, cudaEnableDefault));
 #endif
   if (found == nullptr) {
-    throw Error(fmt::format("the NVIDIA driver does not know {}: update the driver", name));
+    throw CardError(fmt::format("the NVIDIA driver does not know {}: update the driver", name));
   }
   function = reinterpret_cast<Function>(found);
 }
@@ -50,7 +51,7 @@ void CudaReservations::check(CUresult result, const char* call) const {
   if (result == CUDA_SUCCESS) return;
   const char* name = nullptr;
   driver_.get_error_name(result, &name);
-  throw Error(
+  throw CardError(
       fmt::format("the card: {} from {}", name != nullptr ? name : "an unknown error", call));
 }
 
@@ -58,7 +59,7 @@ std::byte* CudaReservations::reserve(int64_t bytes, const char* what) {
   const size_t rounded = std::max<size_t>(1, pages_for(bytes)) * page_bytes_;
   CUdeviceptr address = 0;
   if (driver_.reserve(&address, rounded, 0, 0, 0) != CUDA_SUCCESS) {
-    throw Error(
+    throw CardError(
         fmt::format("the card's driver has no {} bytes of addresses for {}", rounded, what));
   }
   auto* const reservation = reinterpret_cast<std::byte*>(address);
@@ -79,7 +80,7 @@ void CudaReservations::commit(std::byte* reservation, int64_t bytes, const char*
     if (result == CUDA_SUCCESS) continue;
     drop_pages(reservation, r, before);
     if (result != CUDA_ERROR_OUT_OF_MEMORY) check(result, "cuMemCreate, cuMemMap, cuMemSetAccess");
-    throw Error(
+    throw CardError(
         fmt::format("the card has no {} MiB left for {}: lower --vram, or end what else uses the "
                     "card",
                     ((wanted - before) * page_bytes_) >> 20, what));

@@ -72,7 +72,7 @@ class CudaRuntime : public CardRuntime {
     const cudaError_t error = cudaMalloc(&memory, static_cast<size_t>(bytes));
     if (error == cudaErrorMemoryAllocation) {
       cudaGetLastError();  // it is told here, not again by the next launch
-      throw Error(
+      throw CardError(
           fmt::format("the card has no {} MiB left for {} ({} MiB are free): lower --vram, "
                       "or end what else uses the card",
                       mib(bytes), what, mib(memory_info().free_bytes)));
@@ -88,7 +88,7 @@ class CudaRuntime : public CardRuntime {
                                             cudaHostAllocPortable | cudaHostAllocMapped);
     if (error == cudaErrorMemoryAllocation) {
       cudaGetLastError();
-      throw Error(
+      throw CardError(
           fmt::format("the system grants no {} MiB of pinned memory for {}", mib(bytes), what));
     }
     HOTSET_CUDA_CHECK(error);
@@ -220,9 +220,10 @@ void fail_cuda_call(cudaError_t error, const char* call, const char* file, int l
         ": the card is lost for this process; start again, and if it comes back look at "
         "the system's log for the driver's words (Xid)";
   }
-  throw Error(fmt::format("the card: {} ({}) from {} at {}:{}{}", cudaGetErrorName(error),
-                          cudaGetErrorString(error), call, in_tree != nullptr ? in_tree : file,
-                          line, what_to_do));
+  throw CardError(fmt::format("the card: {} ({}) from {} at {}:{}{}", cudaGetErrorName(error),
+                              cudaGetErrorString(error), call, in_tree != nullptr ? in_tree : file,
+                              line, what_to_do),
+                  is_lost(error));
 }
 
 CudaCard open_cuda_card() {

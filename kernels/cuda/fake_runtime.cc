@@ -137,7 +137,7 @@ class FakeRuntime : public CardRuntime {
   void run_until(std::unique_lock<std::mutex>& lock, FakeStream* stream, uint64_t ticket);
   static void refuse_in_capture(FakeStream* stream, const char* what) {
     if (stream->is_capturing) {
-      throw Error(fmt::format("the card: {} while a graph is captured from the stream", what));
+      throw CardError(fmt::format("the card: {} while a graph is captured from the stream", what));
     }
   }
 
@@ -162,8 +162,8 @@ std::byte* FakeRuntime::allocate(int64_t bytes, const char* what) {
 
 void FakeRuntime::take_room(int64_t bytes, const char* what) {
   if (bytes > options_.memory_bytes - used_bytes_) {
-    throw Error(fmt::format("the card has no room for {} ({} bytes, {} are free)", what, bytes,
-                            options_.memory_bytes - used_bytes_));
+    throw CardError(fmt::format("the card has no room for {} ({} bytes, {} are free)", what, bytes,
+                                options_.memory_bytes - used_bytes_));
   }
   used_bytes_ += bytes;
 }
@@ -199,7 +199,7 @@ void FakeRuntime::release_reservation(std::byte* reservation) noexcept {
 std::byte* FakeRuntime::allocate_in(Allocations& allocations, int64_t bytes, const char* what) {
   const size_t rounded = (static_cast<size_t>(bytes) / kAlignment + 1) * kAlignment;
   auto* const memory = static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded));
-  if (memory == nullptr) throw Error(fmt::format("no memory for {} ({} bytes)", what, bytes));
+  if (memory == nullptr) throw CardError(fmt::format("no memory for {} ({} bytes)", what, bytes));
   std::memset(memory, 0xFF, rounded);
   const std::lock_guard lock(mutex_);
   allocations[memory] = bytes;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 namespace hotset {
 
@@ -38,17 +39,17 @@ CardCopier::CardCopier(CardRuntime& card, CardTier& tier, ExpertCache& cache, Re
   thread_ = std::jthread([this](const std::stop_token& stop) {
     try {
       work(stop);
-    } catch (...) {
-      give_up(std::current_exception());
+    } catch (const Error& error) {
+      give_up(error.what());
     }
   });
 }
 
 // Nobody waits for a copy that will not come.
-void CardCopier::give_up(std::exception_ptr error) {
+void CardCopier::give_up(const char* why) {
   {
     const std::lock_guard lock(mutex_);
-    error_ = std::move(error);
+    failure_ = why;
   }
   for (const Staging& staging : stagings_) {
     if (staging.is_busy) tier_.abandoned(staging.copy);
@@ -61,9 +62,9 @@ CardCopier::~CardCopier() {
   for (const Staging& staging : stagings_) card_.close_event(staging.copied);
 }
 
-void CardCopier::check() {
+std::string CardCopier::take_failure() {
   const std::lock_guard lock(mutex_);
-  if (error_) std::rethrow_exception(error_);
+  return std::exchange(failure_, {});
 }
 
 void CardCopier::work(const std::stop_token& stop) {
@@ -73,6 +74,7 @@ void CardCopier::work(const std::stop_token& stop) {
     const bool is_all_idle = std::none_of(stagings_.begin(), stagings_.end(),
                                           [](const Staging& s) { return s.is_busy; });
     if (is_all_idle) {
+      end_burst();
       if (const auto copy = tier_.next_copy(stop, retry_)) {
         start(*copy, *idle);
       } else {
@@ -90,11 +92,19 @@ void CardCopier::work(const std::stop_token& stop) {
   }
 }
 
+void CardCopier::end_burst() {
+  if (burst_copies_ == 0) return;
+  tier_.add_copies(std::exchange(burst_copies_, 0),
+                   static_cast<double>(now_ns() - burst_begin_ns_) * 1e-9);
+}
+
 void CardCopier::start(const CardCopy& copy, Staging& staging) {
   staging.begin_ns = now_ns();
+  if (burst_copies_ == 0) burst_begin_ns_ = staging.begin_ns;
   if (!cache_.copy_resident(copy.id, staging.memory.data())) return tier_.abandoned(copy);
   staging.copy = copy;
   staging.is_busy = true;
+  ++burst_copies_;
   const int64_t bytes = tier_.slot_bytes(tier_.class_of(copy.id.layer));
   card_.copy(stream_, slot_address_(copy), staging.memory.data(), bytes);
   card_.record(staging.copied, stream_);

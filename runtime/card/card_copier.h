@@ -7,10 +7,10 @@
 #pragma once
 
 #include <chrono>
-#include <exception>
 #include <functional>
 #include <mutex>
 #include <stop_token>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -28,7 +28,8 @@ class CardCopier {
   CardCopier(CardRuntime& card, CardTier& tier, ExpertCache& cache, Recorder& recorder,
              SlotAddress slot_address);
   ~CardCopier();  // ends within one copy
-  void check();   // throws what ended the copying, if anything did
+  // Once, what has ended the copying, if anything did: steps go on without.
+  std::string take_failure();
 
  private:
   struct Staging {
@@ -41,7 +42,8 @@ class CardCopier {
   void work(const std::stop_token& stop);
   void start(const CardCopy& copy, Staging& staging);
   bool settle();  // whether one has completed
-  void give_up(std::exception_ptr error);
+  void end_burst();
+  void give_up(const char* why);
 
   CardRuntime& card_;
   CardTier& tier_;
@@ -51,8 +53,10 @@ class CardCopier {
   CardStream stream_;
   std::vector<Staging> stagings_;
   std::chrono::nanoseconds retry_;  // of fills whose experts are not in the host's memory yet
+  // Copies one right after another: what each costs is the time of all over their number.
+  int64_t burst_begin_ns_ = 0, burst_copies_ = 0;
   std::mutex mutex_;
-  std::exception_ptr error_;
+  std::string failure_;
   std::jthread thread_;
 };
 

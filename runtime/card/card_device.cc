@@ -116,7 +116,8 @@ CardDevice::~CardDevice() {
 
 DeviceMemory CardDevice::memory() const {
   return {sequences_.kv_bytes(), sequences_.recurrent_bytes(),
-          workspace_.bytes() + experts_.card_bytes()};
+          workspace_.bytes() + experts_.card_bytes(),
+          workspace_.pinned_bytes() + experts_.pinned_bytes()};
 }
 
 // A first block of every sequence is kept for it: a session would take it back at once.
@@ -191,8 +192,8 @@ bool CardDevice::repeat_step() {
     card_.launch(graph.graph, stream_);
     return true;
   }
-  graphs_.push_back({rows, blocks, {}});
   card_.begin_capture(stream_);
+  graphs_.push_back({rows, blocks, {}});
   is_capturing_ = true;
   return false;
 }
@@ -221,9 +222,9 @@ Rows CardDevice::end_step(Rows logits) {
 void CardDevice::abandon_step() noexcept {
   try {
     if (is_capturing_) {  // half a step is no graph
-      finish_capture();
-      card_.close_graph(graphs_.back().graph);
       graphs_.pop_back();
+      is_capturing_ = false;
+      card_.close_graph(card_.end_capture(stream_));
     }
     card_.synchronise(stream_);
   } catch (...) {  // the card has failed: nothing runs on it any more

@@ -39,6 +39,7 @@ class CardDevice : public Device {
   // if the card has no such room; then all is as before.
   void set_room(const CardRoom& room);
   int64_t shared_bytes() const;  // that slots and sequences have of it now
+  std::string take_failure() { return experts_.take_failure(); }
 
   Rows allocate_rows(int64_t rows, int64_t width) override { return workspace_.rows(rows, width); }
   Activations allocate_activations(int64_t rows, int64_t width) override {

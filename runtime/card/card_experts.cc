@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "kernels/check.h"
@@ -127,6 +128,7 @@ bool CardExperts::resize(SlotPlan plan) {
     commit(tier_.plan(), false);
     throw;
   }
+  is_half_resized_ = true;
   for (const CardMove& move : tier_.resize(plan)) {
     card_.copy(resizing_.stream, slot_address(move.size_class, move.to),
                slot_address(move.size_class, move.from), tier_.slot_bytes(move.size_class));
@@ -134,6 +136,7 @@ bool CardExperts::resize(SlotPlan plan) {
   const std::span<const SlotId> table = tier_.table();
   card_.copy(resizing_.stream, table_, table.data(), std::ssize(table) * 4);
   card_.synchronise(resizing_.stream);
+  is_half_resized_ = false;
   commit(plan, false);
   return has_other_launches;
 }
@@ -141,6 +144,7 @@ bool CardExperts::resize(SlotPlan plan) {
 // The host writes the deltas and the step's number before it launches what reads them; it writes
 // them again when the step has ended on the card.
 void CardExperts::begin_step(int64_t rows, StepKind kind) {
+  if (is_half_resized_) throw CardError("the card failed while its slots were resized", true);
   rows_ = rows;
   kind_ = kind;
   tokens_ += rows;
@@ -217,7 +221,6 @@ void CardExperts::end_step() {
 
 void CardExperts::finish_step() {
   server_->end_step();
-  copier_->check();
   if (errors_seen_->expired_sequence != 0) {
     const uint32_t layer = (errors_seen_->expired_sequence - 1) % static_cast<uint32_t>(layers_);
     throw Error(fmt::format(
@@ -271,8 +274,11 @@ void CardExperts::tell_tier() {
 
 void CardExperts::compute(int32_t layer, const Routing& picks, const Activations& in, StepKind kind,
                           int64_t now, float* outputs) {
+  const auto begin = std::chrono::steady_clock::now();
   host_.begin(layer, picks, kind, now);
   host_.run(in);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  if (kind == StepKind::kDecode) tier_.add_misses(host_.experts(), seconds.count());
   for (int64_t p = 0; p < picks.rows * picks.k; ++p) {
     if (picks.experts[p] < 0) continue;
     std::memcpy(outputs + p * width_, host_.output(p / picks.k, p % picks.k),

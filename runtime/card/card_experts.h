@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "cache/card_tier.h"
@@ -47,10 +48,13 @@ class CardExperts : private MissComputer {
   // Whether steps have other launches from here on: of a size without slots nothing is launched.
   bool resize(SlotPlan plan);
   int64_t slot_bytes() const { return tier_.plan().slot_bytes_total; }
+  // Once, why nothing is copied into slots any more, if that has failed.
+  std::string take_failure() { return copier_->take_failure(); }
   uint32_t* not_finite() const { return &errors_->not_finite; }
   CardTier& tier() { return tier_; }
   const CardTier& tier() const { return tier_; }
   int64_t card_bytes() const { return workspace_.bytes(); }
+  int64_t pinned_bytes() const { return workspace_.pinned_bytes(); }
 
  private:
   void compute(int32_t layer, const Routing& picks, const Activations& in, StepKind kind,
@@ -73,6 +77,7 @@ class CardExperts : private MissComputer {
   OwnStream resizing_;
   std::vector<int64_t> expert_bytes_;   // by layer
   std::vector<CardReservation> slots_;  // by size class: addresses for all of its experts
+  bool is_half_resized_ = false;  // the card has failed in between: its table is not the tier's
 
   uint32_t* table_;                    // card: [layers][experts]
   CardResidencyDelta* deltas_;         // pinned: [deltas_max]

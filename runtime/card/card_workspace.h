@@ -24,6 +24,7 @@ class CardWorkspace {
   template <class T>
   T* take_pinned(int64_t count) {
     const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+    pinned_bytes_ += bytes;
     return memory_.emplace_back(card_, CardMemory::Place::kPinned, bytes, "what a card exchanges")
         .template as<T>();
   }
@@ -45,11 +46,12 @@ class CardWorkspace {
     return {take<int32_t>(rows * k), take<float>(rows * k), rows, k};
   }
   int64_t bytes() const { return bytes_; }
+  int64_t pinned_bytes() const { return pinned_bytes_; }
 
  private:
   CardRuntime& card_;
   std::vector<CardMemory> memory_;
-  int64_t bytes_ = 0;
+  int64_t bytes_ = 0, pinned_bytes_ = 0;
 };
 
 }  // namespace hotset

@@ -33,6 +33,8 @@ class HostExperts {
     return pair_out_.row(pair_of_[row * k_ + rank]);
   }
 
+  // Distinct experts of the layer that has begun.
+  int64_t experts() const { return std::ssize(picks_); }
   const ExpertShape& shape(int32_t layer) const { return shapes_[layer]; }
   int64_t workspace_bytes() const { return workspace_.bytes(); }
 

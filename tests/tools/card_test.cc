@@ -2,6 +2,8 @@
 // every output, and a card that is not there is a reason and no crash. Proves the card's code as
 // the CPU runs it; nothing of a card's own compiler, memory or time.
 #include "tests/tools/cli.h"
+#include "tools/card_choice.h"
+#include "tools/model_options.h"
 
 namespace hotset {
 namespace {
@@ -50,6 +52,49 @@ TEST_F(CardCliTest, AnAnswerSaysWhatComputedIt) {
   EXPECT_EQ(emulated.out, on_cpu.out);
   EXPECT_THAT(emulated.err, HasSubstr("emulated card"));
   EXPECT_EQ(hotset_json(run + "--device emulated --json")["device"], "emulated");
+}
+
+TEST_F(CardCliTest, WhatACardHasIsSaidApart) {
+  const Result run = hotset("run -m " + kDemo + " -p 'The cat' -n 1 --device emulated");
+  EXPECT_THAT(run.err, HasSubstr("\ncard: dense "));
+  EXPECT_THAT(run.err, HasSubstr("memory: embedding "));
+}
+
+TEST_F(CardCliTest, CtrlCEndsItAsItEndsTheHosts) {
+  const std::string command = "timeout --foreground --preserve-status -s INT 1 " HOTSET_BINARY
+                              " bench -r 1000000 --device emulated -m " +
+                              kDemo + " > " + path("out") + " 2> " + path("err");
+  const int status = std::system(command.c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 130);
+  EXPECT_EQ(content(path("out")), "");
+}
+
+// `device: auto` wants a card where one works, and an answer in any case.
+TEST(CardFallbackTest, OnlyAutoGoesOnWithoutACardThatFails) {
+  Config config;
+  std::vector<std::string> devices;
+  const auto load = [&](const Config& on) -> LoadedModel {
+    devices.push_back(on.device);
+    if (on.device != "cpu") throw CardError("the card: is on fire");
+    LoadedModel loaded;
+    loaded.device = "cpu";
+    return loaded;
+  };
+  const LoadedModel loaded = load_with_card_or_without(config, load);
+  EXPECT_EQ(loaded.device, "cpu");
+  EXPECT_EQ(loaded.device_notice, "device: cpu, since the card: is on fire");
+  EXPECT_EQ(devices, (std::vector<std::string>{"auto", "cpu"}));
+  config.device = "cuda";
+  EXPECT_THROW(load_with_card_or_without(config, load), CardError);
+  config.device = "auto";
+  EXPECT_THROW(load_with_card_or_without(
+                   config, [](const Config&) -> LoadedModel { throw Error("a model's own"); }),
+               Error);
+}
+
+TEST(CardFallbackTest, ACardThatIsNearlyFullIsTold) {
+  EXPECT_EQ(spill_notice({int64_t{5} << 30, int64_t{10} << 30}), "");
+  EXPECT_THAT(spill_notice({100'000'000, int64_t{10} << 30}), HasSubstr("100 MB free"));
 }
 
 TEST_F(CardCliTest, ProfilingNeedsACard) {

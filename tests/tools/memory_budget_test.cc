@@ -74,6 +74,24 @@ TEST(MemoryBudgetTest, ThePlanSaysOfHowMuch) {
               HasSubstr("total 600 MB of 700 MB (control group /a; headroom 100 MB)"));
 }
 
+TEST(MemoryBudgetTest, ACardsMemoryIsNotTheHosts) {
+  MemoryPlan both = plan(400 * kMB);
+  const int64_t host = both.total();
+  both.card = {.dense = 100 * kMB,
+               .recurrent = 1 * kMB,
+               .workspace = 9 * kMB,
+               .slot_bytes = 300 * kMB,
+               .kv = 50 * kMB,
+               .shared = 320 * kMB};
+  EXPECT_EQ(both.total(), host);
+  EXPECT_THAT(
+      describe_plan(both, budget(700 * kMB, 100 * kMB)),
+      AllOf(HasSubstr("total 600 MB of 700 MB"),
+            HasSubstr("\ncard: dense 100 MB, experts 300 MB, kv up to 50.0 MB, both together "
+                      "at most 320 MB"),
+            HasSubstr("total 430 MB")));
+}
+
 class MemoryCliTest : public CliTest {};
 
 TEST_F(MemoryCliTest, TheBudgetIsSaidAtStartAndTooLargeAModelIsRefused) {

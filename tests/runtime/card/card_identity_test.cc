@@ -6,11 +6,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "kernels/check.h"
 #include "kernels/cuda/executor.h"
 #include "kernels/cuda/fake_runtime.h"
+#include "tests/support/card_runtime.h"
 #include "tests/support/engine.h"
 #include "tests/support/on_demand.h"
 
@@ -165,67 +168,20 @@ INSTANTIATE_TEST_SUITE_P(Models, CardIdentityTest,
                            return name;
                          });
 
-// Counts what a step asks of the card.
-class CountingRuntime : public CardRuntime {
+// Counts what a step asks of the card; what copies ask is not counted.
+class CountingRuntime : public WatchedRuntime {
  public:
-  std::string name() const override { return card_->name(); }
-  bool is_emulated() const override { return true; }
-  CardMemoryInfo memory_info() override { return card_->memory_info(); }
-  std::byte* allocate(int64_t bytes, const char* what) override {
-    ++allocations;
-    return card_->allocate(bytes, what);
-  }
-  void release(std::byte* memory) noexcept override { card_->release(memory); }
-  std::byte* allocate_pinned(int64_t bytes, const char* what) override {
-    ++allocations;
-    return card_->allocate_pinned(bytes, what);
-  }
-  void release_pinned(std::byte* memory) noexcept override { card_->release_pinned(memory); }
-  std::byte* reserve(int64_t bytes, const char* what) override {
-    return card_->reserve(bytes, what);
-  }
-  void commit(std::byte* reservation, int64_t bytes, const char* what) override {
-    ++allocations;
-    card_->commit(reservation, bytes, what);
-  }
-  void release_reservation(std::byte* reservation) noexcept override {
-    card_->release_reservation(reservation);
-  }
-  CardStream open_stream(StreamPriority priority) override { return card_->open_stream(priority); }
-  void close_stream(CardStream stream) noexcept override { card_->close_stream(stream); }
-  CardEvent open_event() override { return card_->open_event(); }
-  void close_event(CardEvent event) noexcept override { card_->close_event(event); }
-  void copy(CardStream stream, void* to, const void* from, int64_t bytes) override {
-    card_->copy(stream, to, from, bytes);
-  }
-  void fill(CardStream stream, void* to, uint8_t byte, int64_t bytes) override {
-    card_->fill(stream, to, byte, bytes);
-  }
-  void record(CardEvent event, CardStream stream) override { card_->record(event, stream); }
-  void wait(CardStream stream, CardEvent event) override { card_->wait(stream, event); }
-  bool has_completed(CardEvent event) override { return card_->has_completed(event); }
-  void synchronise(CardEvent event) override { card_->synchronise(event); }
-  void synchronise(CardStream stream) override {
-    ++waits;
-    card_->synchronise(stream);
-  }
-  void begin_capture(CardStream stream) override {
-    ++captures;
-    card_->begin_capture(stream);
-  }
-  CardGraph end_capture(CardStream stream) override { return card_->end_capture(stream); }
-  void launch(CardGraph graph, CardStream stream) override {
-    ++launches;
-    card_->launch(graph, stream);
-  }
-  void close_graph(CardGraph graph) noexcept override { card_->close_graph(graph); }
-  void set_profiling(bool on) override { card_->set_profiling(on); }
-
   std::atomic<int> allocations = 0;
   int waits = 0, captures = 0, launches = 0;
 
  private:
-  const std::unique_ptr<CardRuntime> card_ = make_fake_runtime();
+  void before(const std::string& call, CardStream stream) override {
+    if (call == "allocate") ++allocations;
+    if (is_copies(stream)) return;
+    if (call == "synchronise") ++waits;
+    if (call == "begin_capture") ++captures;
+    if (call == "launch") ++launches;
+  }
 };
 
 // What follows is the engine's, not a model's: one with delta nets and a shared expert serves.
@@ -423,6 +379,26 @@ TEST_F(CardEngineTest, KeysAndValuesThatGrowTakeTheirMemoryFromSlots) {
   engine->card_tier()->verify();
 }
 
+TEST_F(CardEngineTest, SlotsBeginWithTheBestOfTheScoresTheyAreGiven) {
+  EngineOptions o = options();
+  const ModelConfig& c = open_model(path()).config;
+  std::vector<float> scores(static_cast<size_t>(c.num_hidden_layers * c.num_experts));
+  for (int64_t i = 0; i < 3; ++i) scores[static_cast<size_t>(i * c.num_experts + 2 + i)] = 1;
+  o.expert_scores = scores;
+  const auto engine = with_card(o);
+  engine->wait_until_resident([](int64_t, int64_t, const char*) {});
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  const int64_t wanted = 3 * engine->card_tier()->plan().classes[0].slot_bytes;
+  while (engine->card_tier()->stats().bytes_read < wanted &&
+         std::chrono::steady_clock::now() < limit) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  Session session = engine->open_session();
+  feed(*engine, session, {{1, 2, 3}});  // a prompt chooses nobody
+  const std::span<const SlotId> table = engine->card_tier()->table();
+  for (size_t i = 0; i < scores.size(); ++i) EXPECT_EQ(table[i] >= 0, scores[i] > 0) << i;
+}
+
 TEST_F(CardEngineTest, WhereTheCardHasNoMemoryLeftSlotsGiveWay) {
   EngineOptions o = options();
   o.card_room.expert_bytes = INT64_MAX;  // without a bound for both
@@ -439,8 +415,28 @@ TEST_F(CardEngineTest, WhereTheCardHasNoMemoryLeftSlotsGiveWay) {
   EXPECT_LT(engine->card_tier()->plan().slot_bytes_total, all);
   EXPECT_GT(engine->card_tier()->plan().slot_bytes_total, 0);
   engine->card_tier()->verify();
-  EXPECT_THROW(engine->set_card_room({INT64_MAX}), Error);
+  EXPECT_THROW(engine->set_card_room({INT64_MAX}), CardError);
   engine->card_tier()->verify();
+}
+
+TEST_F(CardEngineTest, WithoutMemoryForKeysAndValuesAStepIsRefusedAndTheNextOneIsTried) {
+  EngineOptions o = options();
+  const auto card = [&](int64_t bytes) {
+    o.card = make_fake_runtime({.memory_bytes = bytes});
+    return open_engine(path(), o);
+  };
+  const CardMemoryInfo info = card(FakeOptions{}.memory_bytes)->card()->memory_info();
+  const auto engine = card(info.total_bytes - info.free_bytes + 100);
+  Session session = engine->open_session();
+  for (int i = 0; i < 2; ++i) {
+    try {
+      feed(*engine, session, {{1}});
+      FAIL() << "no memory for a block";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("no room for keys and values"), std::string::npos);
+    }
+    EXPECT_EQ(session.position(), 0);
+  }
 }
 
 TEST_F(CardEngineTest, ACardThatIsTooSmallIsAnErrorWithNumbers) {
