@@ -44,15 +44,6 @@ Architecture read_architecture(const JsonObject& root, const JsonObject& text) {
                               "), expected one of those that are read: qwen3_next, qwen3_moe");
 }
 
-// The schemes that config.json names are in quantised/schemes.cc; ModelOpt has a file of its own.
-void refuse_modelopt(const std::string& folder) {
-  if (fs::exists(folder + "/hf_quant_config.json")) {
-    throw Error(folder +
-                "/hf_quant_config.json: folders quantised by ModelOpt are not read: use a GGUF of "
-                "the model, its folder in bfloat16, or one quantised by another library");
-  }
-}
-
 // Settings that change the arithmetic in a way that the runtime does not follow.
 void refuse_unsupported(const JsonObject& text) {
   const std::string activation = text.find_string("hidden_act").value_or("silu");
@@ -283,7 +274,6 @@ HfConfig read_hf_config(const std::string& folder) {
   const JsonObject root(document, path);
   const JsonObject text = root.find_object("text_config").value_or(root);
   read_architecture(root, text);  // first: of another architecture nothing else makes sense
-  refuse_modelopt(folder);
 
   HfConfig hf;
   hf.config = read_model(root, text);

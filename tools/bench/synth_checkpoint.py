@@ -2,7 +2,8 @@
 """Write a quantised Hugging Face folder with Qwen3-Next-80B-A3B's layer shapes and random codes.
 
 Speed does not depend on what the weights are, only on their shapes and formats. Text made from it means nothing. One shard a
-layer, and one for the rest, or one for all. The tokenizer is copied from a small one.
+layer, and one for the rest, or one for all, or as many as a size gives, wherever that cuts a module's tensors apart. The
+tokenizer is copied from a small one.
 
   synth_checkpoint.py --format nf4dq --layers 4 out_folder      # bitsandbytes NF4, double-quantised: every linear
   synth_checkpoint.py --format gptq --layers 4 out_folder       # 4 bits, group 128; also gptq-act (desc_act), awq
@@ -56,23 +57,54 @@ def bf16_words(r, n, std):
     return (block * (n * 2 // len(block) + 1))[:n * 2]
 
 
-class Shard:
-    def __init__(self, path):
-        self.path, self.header, self.data, self.at = path, {}, open(path + ".data", "wb"), 0
+class Shards:
+    """Tensors in files, a new one where roll() says so, or where one would have more than `limit` bytes (None: no limit)."""
+
+    def __init__(self, folder, limit):
+        self.folder, self.limit, self.headers, self.total = folder, limit, [], 0
+        self.open()
+
+    def open(self):
+        self.header, self.at = {}, 0
+        self.data = open(self.path(len(self.headers), "data"), "wb")
+
+    def path(self, i, ending):
+        return os.path.join(self.folder, f"shard-{i}.{ending}")
 
     def add(self, name, dtype, shape, content):
+        if self.limit is not None and self.at + len(content) > self.limit:
+            self.roll()
         self.header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [self.at, self.at + len(content)]}
         self.data.write(content)
         self.at += len(content)
+
+    def roll(self):
+        if self.at > 0:
+            self.close()
+            self.open()
 
     def close(self):
         self.data.close()
         head = json.dumps(self.header).encode()
         head += b" " * (-len(head) % 8)
-        with open(self.path, "wb") as out, open(self.path + ".data", "rb") as data:
+        i = len(self.headers)
+        with open(self.path(i, "full"), "wb") as out, open(self.path(i, "data"), "rb") as data:
             out.write(struct.pack("<Q", len(head)) + head)
             shutil.copyfileobj(data, out, 16 << 20)
-        os.remove(self.path + ".data")
+        os.remove(self.path(i, "data"))
+        self.headers.append(self.header)
+        self.total += self.at
+
+    def finish(self):
+        """Closes the last one, names all by their number, and writes the index."""
+        self.close()
+        weight_map = {}
+        for i, header in enumerate(self.headers):
+            name = f"model-{i + 1:05}-of-{len(self.headers):05}.safetensors"
+            os.rename(self.path(i, "full"), os.path.join(self.folder, name))
+            weight_map.update({tensor: name for tensor in header})
+        with open(os.path.join(self.folder, "model.safetensors.index.json"), "w") as f:
+            json.dump({"metadata": {"total_size": self.total}, "weight_map": weight_map}, f)
 
 
 def add_nf4dq(s, r, name, n, k):
@@ -121,32 +153,20 @@ def main():
     p.add_argument("--experts", type=int, default=512)
     p.add_argument("--vocab", type=int, default=151936)
     p.add_argument("--one-shard", action="store_true", help="all tensors in one file")
+    p.add_argument("--shard-kb", type=int, help="files of that size at most (of one tensor, if it is larger)")
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
     hidden, inner, heads, kv_heads, head_dim, key_heads, value_heads, state = 2048, 512, 16, 2, 256, 16, 32, 128
     r = Random(a.seed)
     add = {"nf4dq": add_nf4dq, "gptq": add_gptq, "gptq-act": add_gptq_act, "awq": add_awq}[a.format]
     os.makedirs(a.out, exist_ok=True)
-    shards = 1 if a.one_shard else a.layers + 1
-    weight_map = {}
-    total_bytes = 0
-
-    def open_shard(i):
-        return Shard(os.path.join(a.out, f"model-{i + 1:05}-of-{shards:05}.safetensors"))
-
-    def close(s):
-        nonlocal total_bytes
-        total_bytes += s.at
-        weight_map.update({name: os.path.basename(s.path) for name in s.header})
-        s.close()
-
     def floats(s, name, shape, std=None):
         count = 1
         for d in shape:
             count *= d
         s.add(name, "BF16", list(shape), b"\0\0" * count if std is None else bf16_words(r, count, std))
 
-    s = open_shard(0)
+    s = Shards(a.out, a.shard_kb and a.shard_kb * 1000)
     for i in range(a.layers):
         p = f"model.layers.{i}."
         floats(s, p + "input_layernorm.weight", [hidden])
@@ -173,13 +193,12 @@ def main():
             add(s, r, p + "mlp." + e + "gate_proj", inner, hidden)
             add(s, r, p + "mlp." + e + "up_proj", inner, hidden)
             add(s, r, p + "mlp." + e + "down_proj", hidden, inner)
-        if not a.one_shard:
-            close(s)
-            s = open_shard(i + 1)
+        if not a.one_shard and a.shard_kb is None:
+            s.roll()
     floats(s, "model.embed_tokens.weight", [a.vocab, hidden], 1)
     floats(s, "model.norm.weight", [hidden])
     floats(s, "lm_head.weight", [a.vocab, hidden], hidden ** -0.5)
-    close(s)
+    s.finish()
     config = {"architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next", "vocab_size": a.vocab,
               "hidden_act": "silu", "torch_dtype": "bfloat16", "max_position_embeddings": 32768,
               "tie_word_embeddings": False, "hidden_size": hidden, "intermediate_size": 5120,
@@ -192,8 +211,6 @@ def main():
               "num_experts_per_tok": 10, "norm_topk_prob": True, "quantization_config": CONFIGS[a.format]}
     with open(os.path.join(a.out, "config.json"), "w") as f:
         json.dump(config, f, indent=1)
-    with open(os.path.join(a.out, "model.safetensors.index.json"), "w") as f:
-        json.dump({"metadata": {"total_size": total_bytes}, "weight_map": weight_map}, f)
     shutil.copyfile(TOKENIZER, os.path.join(a.out, "tokenizer.json"))
 
 

@@ -129,24 +129,56 @@ TEST(QuantisedFormatsTest, TheTwoPlanesOfNf4ErrByAHundredThousandthOfTheBlocksLa
   EXPECT_LT(std::sqrt(squares / weights), 3e-5);
 }
 
-std::string refused(const json& config, const std::string& file) {
-  const SafetensorsFolder any(data_path("quantised/bnb_nf4/tensor"));
+std::string refused(const json& config, const std::string& file, const std::string& folder) {
+  const SafetensorsFolder tensors(folder);
   try {
-    open_scheme(config, file, any);
+    open_scheme(config, file, tensors);
     return "";
   } catch (const Error& error) {
     return error.what();
   }
 }
 
-TEST(QuantisedFormatsTest, WhatIsNotReadIsRefusedByName) {
+TEST(QuantisedFormatsTest, WhatIsNotReadIsRefusedByNameOfSchemeAndModule) {
+  const std::string folder = data_path("quantised/gptq_v1_sym/tensor");
   for (const std::string name : {"hqq", "exl3"}) {
     const std::string file = data_path("quantised/" + name + "/tensor/config.json");
-    EXPECT_THAT(refused(read_json_file(file), file), HasSubstr("\"" + name + "\""));
+    EXPECT_THAT(refused(read_json_file(file), file, folder),
+                AllOf(HasSubstr("\"" + name + "\""), HasSubstr("(module model.layers.0."),
+                      HasSubstr(" and others)")));
   }
   const json gptq = {{"quant_method", "gptq"}, {"bits", 3}, {"group_size", 128}};
-  EXPECT_THAT(refused({{"quantization_config", gptq}}, "config.json"),
+  EXPECT_THAT(refused({{"quantization_config", gptq}}, "config.json", folder),
               AllOf(HasSubstr("config.json"), HasSubstr("gptq of 3 bits is not read")));
+}
+
+// Older folders of ModelOpt have only a file of its own, newer ones config.json as well.
+TEST(QuantisedFormatsTest, ModelOptIsRefusedByNameOfSchemeAndModuleWhereverItSaysSo) {
+  TempFolder folder;
+  const std::string module = "model.layers.1.self_attn.q_proj", weight = module + ".weight";
+  json header;
+  header["model.layers.0.input_layernorm.weight"] = {
+      {"dtype", "BF16"}, {"shape", {2}}, {"data_offsets", {0, 4}}};
+  header[weight] = {{"dtype", "F8_E4M3"}, {"shape", {2, 2}}, {"data_offsets", {4, 8}}};
+  const std::string text = header.dump();
+  const uint64_t size = text.size();
+  std::string file(reinterpret_cast<const char*>(&size), sizeof size);
+  write_text(folder.file("model.safetensors"), file + text + std::string(8, '\0'));
+  const auto names_both = AllOf(HasSubstr("quant_algo"), HasSubstr("\"FP8\""),
+                                HasSubstr("module " + module + " and others"));
+
+  const json newer = {{"quant_method", "modelopt"}, {"quant_algo", "FP8"}};
+  EXPECT_THAT(refused({{"quantization_config", newer}}, "config.json", folder.path()),
+              AllOf(HasSubstr("config.json"), HasSubstr("\"modelopt\""), names_both));
+  EXPECT_EQ(refused(json::object(), "config.json", folder.path()), "");
+
+  const json own = {{"quantization", {{"quant_algo", "FP8"}, {"exclude_modules", {"lm_head"}}}}};
+  write_text(folder.file("hf_quant_config.json"), own.dump());
+  EXPECT_THAT(refused(json::object(), "config.json", folder.path()),
+              AllOf(HasSubstr("hf_quant_config.json"), HasSubstr("ModelOpt"), names_both));
+  write_text(folder.file("hf_quant_config.json"), "[");
+  EXPECT_THAT(refused(json::object(), "config.json", folder.path()),
+              HasSubstr("hf_quant_config.json"));
 }
 
 // A module's tensors may be in any shard, and its group is that of the target that says most.
