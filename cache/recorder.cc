@@ -47,28 +47,46 @@ Recorder::Range::Range(Recorder& recorder, RangeName name, int32_t layer, int64_
       layer_(layer),
       count_(count),
       bytes_(bytes),
-      is_stage_(false),
       begin_ns_(recorder.now_ns()) {
   recorder.nvtx_.push(static_cast<int>(name), layer, recorder.step_.load(std::memory_order_relaxed),
                       bytes);
 }
 
-Recorder::Range::Range(Recorder& recorder, RangeName name, int32_t layer)
-    : recorder_(recorder),
-      name_(name),
-      layer_(layer),
-      is_stage_(true),
-      begin_ns_(recorder.stage_ns_) {
+Recorder::Range::~Range() {
+  recorder_.nvtx_.pop();
+  const uint64_t now = recorder_.now_ns();
+  recorder_.write(RecordType::kRange, static_cast<uint8_t>(name_), layer_,
+                  RangeRecord{static_cast<int64_t>(now - begin_ns_), bytes_, count_}, now);
+}
+
+Recorder::Stage::Stage(Recorder& recorder, RangeName name, int32_t layer)
+    : recorder_(recorder), name_(name), layer_(layer) {
   recorder.nvtx_.push(static_cast<int>(name), layer, recorder.step_.load(std::memory_order_relaxed),
                       0);
 }
 
-Recorder::Range::~Range() {
+Recorder::Stage::~Stage() {
   recorder_.nvtx_.pop();
-  const uint64_t now = recorder_.now_ns();
-  if (is_stage_) recorder_.stage_ns_ = now;
-  recorder_.write(RecordType::kRange, static_cast<uint8_t>(name_), layer_,
-                  RangeRecord{static_cast<int64_t>(now - begin_ns_), bytes_, count_}, now);
+  recorder_.end_stage(name_, layer_);
+}
+
+void Recorder::end_stage(RangeName name, int32_t layer) {
+  const uint64_t now = now_ns();
+  const auto ns = static_cast<int64_t>(now - stage_ns_);
+  stage_ns_ = now;
+  if (!LayerRecord::has(name)) {
+    write(RecordType::kRange, static_cast<uint8_t>(name), layer, RangeRecord{ns}, now);
+    return;
+  }
+  parts_.of(name) += ns;
+  parts_layer_ = layer;
+  if (name == RangeName::kCombine) write_layer();
+}
+
+void Recorder::write_layer() {
+  write(RecordType::kLayer, 0, parts_layer_, parts_, stage_ns_);
+  parts_ = {};
+  parts_layer_ = -1;
 }
 
 Recorder::Step::Step(Recorder& recorder, int64_t position, int64_t rows)
@@ -84,6 +102,7 @@ Recorder::Step::Step(Recorder& recorder, int64_t position, int64_t rows)
 
 Recorder::Step::~Step() {
   recorder_.nvtx_.pop();
+  if (recorder_.parts_layer_ >= 0) recorder_.write_layer();  // an error has cut it off
   const uint64_t now = recorder_.now_ns();
   record_.duration_ns = static_cast<int64_t>(now - begin_ns_);
   record_.failed = failed_;

@@ -29,7 +29,6 @@ class Recorder {
   class [[nodiscard]] Range {
    public:
     Range(Recorder& recorder, RangeName name, int32_t layer, int64_t count, int64_t bytes);
-    Range(Recorder& recorder, RangeName name, int32_t layer);  // a stage
     ~Range();
     Range(const Range&) = delete;
     // What came of it, where that was not known when it began.
@@ -42,18 +41,29 @@ class Recorder {
     Recorder& recorder_;
     const RangeName name_;
     const int32_t layer_;
-    int64_t count_ = 0, bytes_ = 0;
-    const bool is_stage_;
+    int64_t count_, bytes_;
     const uint64_t begin_ns_;
   };
   Range range(RangeName name, int32_t layer = -1, int64_t count = 0, int64_t bytes = 0) {
     return {*this, name, layer, count, bytes};
   }
 
+  class [[nodiscard]] Stage {
+   public:
+    Stage(Recorder& recorder, RangeName name, int32_t layer);
+    ~Stage();
+    Stage(const Stage&) = delete;
+
+   private:
+    Recorder& recorder_;
+    const RangeName name_;
+    const int32_t layer_;
+  };
   // A part of a step, on the step's thread. Parts follow each other: one begins when the one before
   // it ended, so that the clock is looked at once for both, which is most of what a record costs.
-  // What lies between two of them is the later one's.
-  Range stage(RangeName name, int32_t layer = -1) { return {*this, name, layer}; }
+  // What lies between two of them is the later one's. Those of a layer are one record together,
+  // written when its kCombine ends; the head's is a range of its own.
+  Stage stage(RangeName name, int32_t layer = -1) { return {*this, name, layer}; }
 
   // A step, on the thread that runs it. It has failed unless done() was called.
   class [[nodiscard]] Step {
@@ -99,6 +109,8 @@ class Recorder {
 
  private:
   uint64_t now_ns() const;  // 0 without a ring
+  void end_stage(RangeName name, int32_t layer);
+  void write_layer();
   template <class Payload>
   void write(RecordType type, uint8_t detail, int32_t layer, const Payload& payload,
              uint64_t time_ns = 0);
@@ -106,7 +118,10 @@ class Recorder {
   const std::unique_ptr<Ring> ring_;
   const NvtxDomain nvtx_;
   std::atomic<uint32_t> step_{0};
-  uint64_t stage_ns_;  // when the step began, or its last stage ended; its thread's own
+  // The step's thread's own:
+  uint64_t stage_ns_;         // when the step began, or its last stage ended
+  LayerRecord parts_;         // of the layer that has begun,
+  int32_t parts_layer_ = -1;  // or of none
 };
 
 }  // namespace hotset

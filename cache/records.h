@@ -16,7 +16,7 @@ enum class RecordType : uint8_t {
   kStepBegin = 1,  // StepRecord; time: when it began
   kStepEnd,        // StepRecord
   kPicks,          // PicksRecord: experts of a layer's event, at most 16 a record
-  kRange,          // RangeRecord; detail: RangeName
+  kRange,          // RangeRecord; detail: RangeName, of none of a layer's parts
   kTransfer,       // TransferRecord; detail: TransferCause
   kAdmit,          // SlotRecord: an expert became resident
   kEvict,          // SlotRecord: ... and absent again
@@ -24,9 +24,11 @@ enum class RecordType : uint8_t {
   kError,          // ErrorRecord
   kPrediction,     // PredictionRecord: what a predictor said of a layer, and what was right
   kGuard,          // GuardRecord; detail: GuardLane
+  kLayer,          // LayerRecord: the parts of a layer, when the last of them ended
 };
 
-// Spans of time on one thread; also the names of NVTX ranges and of the Chrome trace.
+// Spans of time on one thread; also the names of NVTX ranges and of the Chrome trace. The parts of
+// a layer, which every step has in this order, are kMixer to kCombine.
 enum class RangeName : uint8_t {
   kToken,     // a step of one row
   kPrompt,    // a step of more rows
@@ -96,6 +98,25 @@ struct RangeRecord {
   int64_t bytes = 0;
   int64_t count = 0;
   int64_t unused[2] = {};
+};
+// How long each part of a layer took in a step. They follow each other without a gap, the last
+// ended at `time_ns`: one record for all, since each is a line of memory that watcher and engine
+// share.
+struct LayerRecord {
+  static constexpr int kParts = 4;
+  static constexpr RangeName part(int i) {
+    return static_cast<RangeName>(static_cast<int>(RangeName::kMixer) + i);
+  }
+  std::array<int64_t, kParts> ns = {};
+  int64_t unused = 0;
+
+  constexpr int64_t sum_ns() const { return ns[0] + ns[1] + ns[2] + ns[3]; }
+  static constexpr bool has(RangeName name) {
+    return name >= RangeName::kMixer && name <= RangeName::kCombine;
+  }
+  int64_t& of(RangeName name) {
+    return ns[static_cast<size_t>(name) - static_cast<size_t>(RangeName::kMixer)];
+  }
 };
 struct TransferRecord {
   int64_t duration_ns = 0;

@@ -17,7 +17,9 @@ constexpr size_t kSlowKept = 50, kTicksKept = 600, kLatenciesKept = 256;
 Daemon::Daemon(std::string folder, double slow_factor)
     : folder_(std::move(folder)), slow_factor_(slow_factor) {}
 
-void Daemon::tick(const Now& now, JsonLog* log, Board* board) {
+void Daemon::tick(const Now& now, JsonLog* log) {
+  const std::lock_guard lock(mutex_);
+  now_ = now;
   find_engines();
   for (const auto& engine : engines_) {
     engine->is_alive = engine->reader.writer_is_alive();  // before its last records are read
@@ -27,9 +29,12 @@ void Daemon::tick(const Now& now, JsonLog* log, Board* board) {
     if (log != nullptr) log->append(line);
     history_.push_back(line);
     if (history_.size() > kTicksKept) history_.pop_front();
-    if (!engine->is_alive) gone_.insert(engine->reader.path());
+    if (!engine->is_alive) {
+      gone_.insert(engine->reader.path());
+      metrics_.add(engine->metrics, engine->statistics, engine->reader);  // its last counts
+    }
   }
-  if (board != nullptr) board->show(content(now, log));
+  log_lines_lost_ = log == nullptr ? 0 : log->lost();
   std::erase_if(engines_, [](const auto& engine) { return !engine->is_alive; });
 }
 
@@ -91,25 +96,32 @@ bool Daemon::is_slow(WatchedEngine& engine, const Token& token) const {
   return slow;
 }
 
-Board::Content Daemon::content(const Now& now, const JsonLog* log) {
-  nlohmann::ordered_json state = {{"unix_ms", now.unix_ms},
-                                  {"engines", nlohmann::ordered_json::array()},
-                                  {"slow", nlohmann::ordered_json::array()}};
-  metrics_.begin(log == nullptr ? 0 : log->lost());
+std::string Daemon::metrics() {
+  const std::lock_guard lock(mutex_);
+  metrics_.begin(log_lines_lost_);
   for (const auto& engine : engines_) {
     metrics_.add(engine->metrics, engine->statistics, engine->reader);
-    state["engines"].push_back(detail_of(*engine, now));
   }
+  return metrics_.text();
+}
+
+std::string Daemon::state() const {
+  const std::lock_guard lock(mutex_);
+  nlohmann::ordered_json state = {{"unix_ms", now_.unix_ms},
+                                  {"engines", nlohmann::ordered_json::array()},
+                                  {"slow", nlohmann::ordered_json::array()}};
+  for (const auto& engine : engines_) state["engines"].push_back(detail_of(*engine, now_));
   for (const SlowToken& slow : slow_) state["slow"].push_back(slow_line(slow));
   std::string text = state.dump();
   text.pop_back();  // the lines are JSON already
   text += ",\"history\":[";
   for (const std::string& line : history_) text += line + ",";
   if (!history_.empty()) text.pop_back();
-  return {metrics_.text(), text + "]}"};
+  return text + "]}";
 }
 
 void Daemon::finish(const Now& now, JsonLog* log) {
+  const std::lock_guard lock(mutex_);
   for (const auto& engine : engines_) {
     read(*engine, now, log);
     if (log != nullptr) log->append(tick_line(*engine, now, "end of watch").dump());

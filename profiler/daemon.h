@@ -1,16 +1,17 @@
 // The watcher of all of a user's engines. A tick finds them, reads what they recorded since the
-// last one, and tells the log and the board. It changes nothing of theirs, and they know nothing of
-// it. No clock and no thread in here: time comes in. Thread-compatible.
+// last one, and tells the log. It changes nothing of theirs, and they know nothing of it. No clock
+// and no thread in here: time comes in. What it shows is put together when somebody asks, which
+// most ticks nobody does: metrics() and state() may be called while another thread ticks.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "profiler/board.h"
 #include "profiler/json_log.h"
 #include "profiler/metrics.h"
 #include "profiler/ring_reader.h"
@@ -50,10 +51,14 @@ class Daemon {
   // those before it.
   Daemon(std::string folder, double slow_factor);
 
-  // `log` and `board` may be null.
-  void tick(const Now& now, JsonLog* log, Board* board);
+  // `log` may be null.
+  void tick(const Now& now, JsonLog* log);
   // Last lines of the engines that still run: the watcher goes.
   void finish(const Now& now, JsonLog* log);
+
+  // As of the last tick:
+  std::string metrics();      // Prometheus text format
+  std::string state() const;  // JSON: what the page draws
 
   void set_slow_factor(double factor) { slow_factor_ = factor; }
   const std::vector<std::unique_ptr<WatchedEngine>>& engines() const { return engines_; }
@@ -64,10 +69,12 @@ class Daemon {
   void find_engines();
   void read(WatchedEngine& engine, const Now& now, JsonLog* log);
   bool is_slow(WatchedEngine& engine, const Token& token) const;
-  Board::Content content(const Now& now, const JsonLog* log);
 
   const std::string folder_;
   double slow_factor_;
+  mutable std::mutex mutex_;  // the rest
+  Now now_;                   // of the last tick
+  uint64_t log_lines_lost_ = 0;
   std::vector<std::unique_ptr<WatchedEngine>> engines_;
   std::set<std::string> gone_;  // rings whose engine is dead, and was told of
   std::vector<std::string> refused_;

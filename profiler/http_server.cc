@@ -44,7 +44,7 @@ bool names_this_machine(const httplib::Request& request) {
 
 struct HttpServer::Server : httplib::Server {};
 
-HttpServer::HttpServer(const Board& board, const HttpOptions& options)
+HttpServer::HttpServer(Daemon& daemon, const HttpOptions& options)
     : server_(std::make_unique<Server>()) {
   if (!is_loopback(options.address) && options.key.empty()) {
     throw Error(fmt::format(
@@ -74,11 +74,11 @@ HttpServer::HttpServer(const Board& board, const HttpOptions& options)
     response.set_content("refused\n", "text/plain");
     return httplib::Server::HandlerResponse::Handled;
   });
-  server.Get("/metrics", [&board](const auto&, auto& response) {
-    response.set_content(board.content().metrics, "text/plain; version=0.0.4; charset=utf-8");
+  server.Get("/metrics", [&daemon](const auto&, auto& response) {
+    response.set_content(daemon.metrics(), "text/plain; version=0.0.4; charset=utf-8");
   });
-  server.Get("/state.json", [&board](const auto&, auto& response) {
-    response.set_content(board.content().state, "application/json");
+  server.Get("/state.json", [&daemon](const auto&, auto& response) {
+    response.set_content(daemon.state(), "application/json");
   });
   server.Get("/", [](const auto&, auto& response) {
     response.set_content(kPageHtml, "text/html; charset=utf-8");

@@ -1,12 +1,13 @@
 // The daemon's one server: /metrics for Prometheus, a page for people on /, and what the page draws
-// on /state.json. Reads the board and nothing else. Its threads end with it.
+// on /state.json. Asks the daemon and nothing else. Its threads end with it, which is to be before
+// the daemon does.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <thread>
 
-#include "profiler/board.h"
+#include "profiler/daemon.h"
 
 namespace hotset {
 
@@ -20,7 +21,7 @@ class HttpServer {
  public:
   // Listens when it returns. Throws Error: the port is taken; an address that others can reach, and
   // no key.
-  HttpServer(const Board& board, const HttpOptions& options);
+  HttpServer(Daemon& daemon, const HttpOptions& options);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
 

@@ -39,7 +39,7 @@ void LiveRouting::absorb(std::span<const Record> records,
     if (record.type == RecordType::kStepBegin) begin_step(record);
     if (!is_open_ || record.step != step_) continue;
     if (record.type == RecordType::kPicks) add_picks(record);
-    if (record.type == RecordType::kRange) end_layer(record);
+    if (record.type == RecordType::kLayer) end_layer(record);
     if (record.type == RecordType::kStepEnd) end_step(record, on_token);
   }
 }
@@ -63,11 +63,9 @@ void LiveRouting::add_picks(const Record& record) {
   }
 }
 
-// The range of a layer's experts ends after the last of its picks.
+// A layer ends after the last of its picks.
 void LiveRouting::end_layer(const Record& record) {
-  if (static_cast<RangeName>(record.detail) != RangeName::kExperts || record.layer >= layers_) {
-    return;
-  }
+  if (record.layer >= layers_) return;
   const std::vector<uint16_t>&hits = hits_[record.layer], &missed = missed_[record.layer];
   if (std::ssize(hits) + std::ssize(missed) != top_k_) return;
   std::vector<Ranked> ranked;
@@ -82,8 +80,8 @@ void LiveRouting::end_layer(const Record& record) {
   const size_t first = static_cast<size_t>(record.layer) * top_k_;
   for (size_t i = 0; i < ranked.size(); ++i) token_.ids[first + i] = ranked[i].expert;
   token_.misses[record.layer] = static_cast<uint16_t>(missed.size());
-  token_.experts_ms[record.layer] =
-      static_cast<float>(static_cast<double>(record.as<RangeRecord>().duration_ns) / 1e6);
+  const int64_t experts_ns = record.as<LayerRecord>().of(RangeName::kExperts);
+  token_.experts_ms[record.layer] = static_cast<float>(static_cast<double>(experts_ns) / 1e6);
   ++layers_done_;
 }
 

@@ -200,8 +200,14 @@ bool RingReader::is_valid(const Record& r) const {
     }
     case RecordType::kRange: {
       const auto range = r.as<RangeRecord>();
-      return r.detail < kRangeNames && (has_layer() || r.layer == kNoLayer) &&
-             is_time(range.duration_ns) && is_size(range.bytes) && is_size(range.count);
+      return r.detail < kRangeNames && !LayerRecord::has(static_cast<RangeName>(r.detail)) &&
+             (has_layer() || r.layer == kNoLayer) && is_time(range.duration_ns) &&
+             is_size(range.bytes) && is_size(range.count);
+    }
+    case RecordType::kLayer: {
+      const auto layer = r.as<LayerRecord>();
+      return has_layer() && std::all_of(layer.ns.begin(), layer.ns.end(), is_time) &&
+             is_time(layer.sum_ns());
     }
     case RecordType::kTransfer: {
       const auto t = r.as<TransferRecord>();

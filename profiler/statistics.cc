@@ -132,6 +132,9 @@ void Statistics::absorb(std::span<const Record> records,
       case RecordType::kRange:
         absorb_range(r);
         break;
+      case RecordType::kLayer:
+        if (is_of_token(r)) token_.compute_ns += r.as<LayerRecord>().sum_ns();
+        break;
       case RecordType::kTransfer: {
         const auto t = r.as<TransferRecord>();
         add((t.to_card != 0 ? copies_ : reads_)[r.detail], t);
@@ -239,13 +242,9 @@ void Statistics::end_event() {
 }
 
 void Statistics::absorb_range(const Record& record) {
-  if (!token_.is_complete || record.step != token_.step) return;
+  if (!is_of_token(record)) return;
   const auto range = record.as<RangeRecord>();
   switch (static_cast<RangeName>(record.detail)) {
-    case RangeName::kMixer:
-    case RangeName::kRouter:
-    case RangeName::kExperts:  // the waits within are taken off at the end
-    case RangeName::kCombine:
     case RangeName::kHead:
       token_.compute_ns += range.duration_ns;
       return;
@@ -269,12 +268,13 @@ void Statistics::absorb_range(const Record& record) {
 
 void Statistics::end_step(const Record& record, const std::function<void(const Token&)>& on_token) {
   const auto end = record.as<StepRecord>();
-  const bool is_whole = token_.is_complete && record.step == token_.step;
+  const bool is_whole = is_of_token(record);
   next_position_ = end.failed != 0 ? -1 : end.position + end.rows;
   last_end_ns_ = record.time_ns;
   if (!is_whole) return;
   token_.step_ns = end.duration_ns;
   token_.failed = end.failed != 0;
+  // A layer's parts hold its waits.
   token_.compute_ns -= std::min(token_.compute_ns, token_.read_wait_ns + token_.card_wait_ns);
   notice_topic();
   TimeCounts counts;

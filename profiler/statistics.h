@@ -102,6 +102,9 @@ class Statistics {
   void absorb_picks(const Record& record);
   void absorb_range(const Record& record);
   void end_event();
+  bool is_of_token(const Record& record) const {
+    return token_.is_complete && record.step == token_.step;
+  }
   void end_step(const Record& record, const std::function<void(const Token&)>& on_token);
   void notice_topic();
 

@@ -13,26 +13,29 @@ constexpr uint16_t kNoLayer = 0xffff;
 struct Event {
   const char* name;
   int64_t begin_ns, duration_ns, bytes, count;
+  const Record* record;
 };
 
-// False for records that are no span of time.
-bool event_of(const Record& r, Event& event) {
-  const auto with = [&](RangeName name, int64_t ns, int64_t bytes, int64_t count) {
-    event = {range_name(name), static_cast<int64_t>(r.time_ns) - ns, ns, bytes, count};
-    return true;
+// Those of a record: none, one, or a layer's parts.
+void add_events(const Record& r, std::vector<Event>& events) {
+  auto end_ns = static_cast<int64_t>(r.time_ns);
+  const auto add = [&](RangeName name, int64_t ns, int64_t bytes, int64_t count) {
+    events.push_back({range_name(name), end_ns - ns, ns, bytes, count, &r});
   };
-  switch (r.type) {
-    case RecordType::kStepEnd: {
-      const auto step = r.as<StepRecord>();
-      return with(step.rows == 1 ? RangeName::kToken : RangeName::kPrompt, step.duration_ns, 0,
-                  step.rows);
+  if (r.type == RecordType::kStepEnd) {
+    const auto step = r.as<StepRecord>();
+    add(step.rows == 1 ? RangeName::kToken : RangeName::kPrompt, step.duration_ns, 0, step.rows);
+  } else if (r.type == RecordType::kRange) {
+    const auto range = r.as<RangeRecord>();
+    add(static_cast<RangeName>(r.detail), range.duration_ns, range.bytes, range.count);
+  } else if (r.type == RecordType::kLayer) {
+    const auto layer = r.as<LayerRecord>();
+    for (int i = LayerRecord::kParts - 1; i >= 0; --i) {
+      const int64_t ns = layer.ns[static_cast<size_t>(i)];
+      // One that the step did not come to.
+      if (ns > 0) add(LayerRecord::part(i), ns, 0, 0);
+      end_ns -= ns;
     }
-    case RecordType::kRange: {
-      const auto range = r.as<RangeRecord>();
-      return with(static_cast<RangeName>(r.detail), range.duration_ns, range.bytes, range.count);
-    }
-    default:
-      return false;
   }
 }
 
@@ -63,22 +66,19 @@ std::string Timeline::finish() {
   for (size_t lane = 0; lane < lanes_.size(); ++lane) {
     // Ranges are recorded when they end, the outer after the inner: by begin and length the outer
     // comes first.
-    std::vector<std::pair<Event, const Record*>> events;
-    for (const Record& record : lanes_[lane]) {
-      Event event;
-      if (event_of(record, event)) events.emplace_back(event, &record);
-    }
-    std::stable_sort(events.begin(), events.end(), [](const auto& a, const auto& b) {
-      return a.first.begin_ns != b.first.begin_ns ? a.first.begin_ns < b.first.begin_ns
-                                                  : a.first.duration_ns > b.first.duration_ns;
+    std::vector<Event> events;
+    for (const Record& record : lanes_[lane]) add_events(record, events);
+    std::stable_sort(events.begin(), events.end(), [](const Event& a, const Event& b) {
+      return a.begin_ns != b.begin_ns ? a.begin_ns < b.begin_ns : a.duration_ns > b.duration_ns;
     });
-    for (const auto& [event, record] : events) {
+    for (const Event& event : events) {
+      const Record& record = *event.record;
       out += fmt::format(
           "{}{{\"name\":\"{}\",\"ph\":\"X\",\"ts\":{}.{:03},\"dur\":{}.{:03},\"pid\":{},"
           "\"tid\":{},\"args\":{{\"step\":{},\"layer\":{},\"bytes\":{},\"count\":{}}}}}",
           separator, event.name, event.begin_ns / 1000, event.begin_ns % 1000,
           event.duration_ns / 1000, event.duration_ns % 1000, reader_.header().pid, lane,
-          record->step, record->layer == kNoLayer ? -1 : record->layer, event.bytes, event.count);
+          record.step, record.layer == kNoLayer ? -1 : record.layer, event.bytes, event.count);
       separator = ",\n";
     }
   }

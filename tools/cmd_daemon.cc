@@ -41,12 +41,12 @@ std::unique_ptr<JsonLog> open_log(const Config& config) {
   return std::make_unique<JsonLog>(*config.daemon.log, size.bytes_of(0));
 }
 
-std::unique_ptr<HttpServer> serve(const Board& board, const Config& config) {
+std::unique_ptr<HttpServer> serve(Daemon& daemon, const Config& config) {
   HttpOptions options;
   options.address = config.daemon.address;
   options.port = config.daemon.port;
   options.key = config.daemon.key.value_or("");
-  auto server = std::make_unique<HttpServer>(board, options);
+  auto server = std::make_unique<HttpServer>(daemon, options);
   fmt::print(stderr, "serving http://{}:{}/ and /metrics\n", options.address, server->port());
   return server;
 }
@@ -64,15 +64,14 @@ sigset_t blocked_signals() {
 void run_daemon(const DaemonFlags& flags) {
   Config config = config_of(flags);
   const sigset_t signals = blocked_signals();
-  Board board;
   std::unique_ptr<JsonLog> log = open_log(config);
-  const std::unique_ptr<HttpServer> server = serve(board, config);
   Daemon daemon(runtime_folder(), config.daemon.slow_factor);
+  const std::unique_ptr<HttpServer> server = serve(daemon, config);
   std::optional<AutoTuning> tuning;
   if (config.tune.automatic) tuning.emplace(runtime_folder());
   std::vector<std::string> refused;
   while (true) {
-    daemon.tick(now(), log.get(), &board);
+    daemon.tick(now(), log.get());
     if (tuning) tuning->tick(daemon.engines(), now(), log.get());
     if (daemon.refused() != refused) {
       refused = daemon.refused();

@@ -37,13 +37,13 @@ struct Screen {
 void run_top(bool once) {
   Daemon daemon(runtime_folder(), kSlowFactor);
   if (once || isatty(STDOUT_FILENO) == 0) {
-    daemon.tick(now(), nullptr, nullptr);
+    daemon.tick(now(), nullptr);
     fmt::print("{}", frame_of(daemon, now(), kPlainWidth, 0));
     return;
   }
   const Screen screen;
   while (!interrupted()) {
-    daemon.tick(now(), nullptr, nullptr);
+    daemon.tick(now(), nullptr);
     const winsize size = terminal_size();  // asked for each time: windows change
     std::string text = "\x1b[H";
     for (const char c : frame_of(daemon, now(), size.ws_col, size.ws_row - 1)) {

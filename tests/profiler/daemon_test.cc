@@ -63,7 +63,6 @@ class DaemonTest : public testing::Test {
 
   RingFolder folder;
   Daemon daemon{folder.path(), 2};
-  Board board;
 };
 
 TEST_F(DaemonTest, CountsAreTheEnginesOwn) {
@@ -71,7 +70,7 @@ TEST_F(DaemonTest, CountsAreTheEnginesOwn) {
     const auto engine = demo(budget);
     decode(*engine, 40);
     Daemon fresh(folder.path(), 2);
-    fresh.tick(now(), nullptr, &board);
+    fresh.tick(now(), nullptr);
     ASSERT_EQ(fresh.engines().size(), 1U);
     const Statistics& seen = fresh.engines()[0]->statistics;
     const CacheStats truth = engine->cache_stats();
@@ -87,7 +86,7 @@ TEST_F(DaemonTest, CountsAreTheEnginesOwn) {
       EXPECT_EQ(seen.layer_picks(static_cast<int32_t>(i)).hits(), layers[i].hits);
       EXPECT_EQ(seen.layer_picks(static_cast<int32_t>(i)).misses(), layers[i].misses);
     }
-    const std::string text = board.content().metrics;
+    const std::string text = fresh.metrics();
     EXPECT_EQ(metric(text, "hotset_tokens_total{model=\"model.gguf\"}"), 40);
     double read = 0;
     for (const char* cause : {"miss", "fill", "prefetch", "admission"}) {
@@ -120,7 +119,7 @@ TEST_F(DaemonTest, InjectedDelaysAreBlamedOnTheirLayer) {
                     {.recorder = &recorder});
   const auto event = [&](int32_t layer, int32_t expert) {
     const Pick pick{expert, 0};
-    const auto range = recorder.range(RangeName::kExperts, layer);
+    const auto experts = recorder.stage(RangeName::kExperts, layer);
     cache.begin(layer, {&pick, 1}, expert);
     while (!cache.next_wave(8).empty()) {
     }
@@ -166,7 +165,7 @@ TEST_F(DaemonTest, ASlowTokenGetsALineAndUsualOnesDoNot) {
   for (const Record& record : script.records) ring.write(record);
   {
     JsonLog log(log_path(), 1 << 20);
-    daemon.tick(now(), &log, &board);
+    daemon.tick(now(), &log);
   }
   const std::vector<json> lines = lines_of(log_path());
   ASSERT_EQ(lines.size(), 2U);
@@ -175,9 +174,9 @@ TEST_F(DaemonTest, ASlowTokenGetsALineAndUsualOnesDoNot) {
   EXPECT_EQ(lines[0]["text"], "token 40: 51 ms, 50 ms waiting for 2 reads in layer 3");
   EXPECT_EQ(lines[1]["event"], "tick");
   EXPECT_EQ(lines[1]["tokens"], 60);
-  EXPECT_EQ(metric(board.content().metrics,
-                   "hotset_slow_tokens_total{cause=\"reads\",model=\"model.gguf\"}"),
-            1);
+  EXPECT_EQ(
+      metric(daemon.metrics(), "hotset_slow_tokens_total{cause=\"reads\",model=\"model.gguf\"}"),
+      1);
 }
 
 TEST_F(DaemonTest, AKilledEngineIsNoticedAtTheNextTickAndTheNextOnePickedUp) {
@@ -195,34 +194,34 @@ TEST_F(DaemonTest, AKilledEngineIsNoticedAtTheNextTickAndTheNextOnePickedUp) {
   char byte;
   ASSERT_EQ(read(ready[0], &byte, 1), 1);
   JsonLog log(log_path(), 1 << 20);
-  daemon.tick(now(), &log, &board);
+  daemon.tick(now(), &log);
   ASSERT_EQ(daemon.engines().size(), 1U);
   kill(child, SIGKILL);
   int status = 0;
   waitpid(child, &status, 0);
-  daemon.tick(now(), &log, &board);
+  daemon.tick(now(), &log);
   EXPECT_TRUE(daemon.engines().empty());
   std::vector<json> lines = lines_of(log_path());
   EXPECT_EQ(lines.back()["event"], "end of engine");
   EXPECT_EQ(lines.back()["tokens"], 5);
   EXPECT_EQ(lines.back()["heat"].size(), 4U);
-  daemon.tick(now(), &log, &board);  // says it once
+  daemon.tick(now(), &log);  // says it once
   EXPECT_EQ(lines_of(log_path()).size(), lines.size());
 
   hotset::Recorder next(std::make_unique<Ring>(folder.path(), small_header(), 1024, 4));
-  daemon.tick(now(), &log, &board);
+  daemon.tick(now(), &log);
   ASSERT_EQ(daemon.engines().size(), 1U);
   EXPECT_EQ(daemon.engines()[0]->reader.header().pid, getpid());
 }
 
 TEST_F(DaemonTest, AnEngineThatEndsIsReadToItsEnd) {
   auto engine = demo(2 << 20);
-  daemon.tick(now(), nullptr, nullptr);
+  daemon.tick(now(), nullptr);
   decode(*engine, 10);
   const CacheStats truth = engine->cache_stats();
   engine.reset();
   JsonLog log(log_path(), 1 << 20);
-  daemon.tick(now(), &log, nullptr);
+  daemon.tick(now(), &log);
   const json last = lines_of(log_path()).back();
   EXPECT_EQ(last["event"], "end of engine");
   EXPECT_EQ(last["hits"], truth.hits);
@@ -233,7 +232,7 @@ TEST_F(DaemonTest, AForeignRingIsRefusedAndNamedAndTheOthersAreWatched) {
   const Ring good(folder.path(), small_header(), 256, 2);
   std::ofstream(folder.path() + "/1-0.ring") << std::string(10000, 'x');
   std::ofstream(folder.path() + "/" + std::to_string(getppid()) + "-0.ring") << "short";
-  daemon.tick(now(), nullptr, &board);
+  daemon.tick(now(), nullptr);
   EXPECT_EQ(daemon.engines().size(), 1U);
   EXPECT_EQ(daemon.refused().size(), 2U);
 }
@@ -257,20 +256,20 @@ TEST_F(DaemonTest, AFullDiskCostsLinesAndNothingElse) {
   if (access("/dev/full", W_OK) != 0) GTEST_SKIP() << "needs /dev/full";
   JsonLog log("/dev/full", 1 << 20);
   const hotset::Recorder recorder(std::make_unique<Ring>(folder.path(), small_header(), 256, 2));
-  daemon.tick(now(), &log, &board);
-  daemon.tick(now(), &log, &board);
+  daemon.tick(now(), &log);
+  daemon.tick(now(), &log);
   EXPECT_EQ(log.lost(), 2U);
-  daemon.tick(now(), &log, &board);
-  EXPECT_EQ(metric(board.content().metrics, "hotset_daemon_log_lines_lost_total"), 3);
+  daemon.tick(now(), &log);
+  EXPECT_EQ(metric(daemon.metrics(), "hotset_daemon_log_lines_lost_total"), 3);
 }
 
 TEST_F(DaemonTest, ThePageTheStateAndTheMetricsAreServedToThisMachineOnly) {
   const auto engine = demo(2 << 20);
   decode(*engine, 5);
-  daemon.tick(now(), nullptr, &board);
+  daemon.tick(now(), nullptr);
   HttpOptions options;
   options.port = 0;
-  const HttpServer server(board, options);
+  const HttpServer server(daemon, options);
   httplib::Client client("127.0.0.1", server.port());
   EXPECT_THAT(client.Get("/")->body, testing::HasSubstr("<canvas id=\"heat\""));
   EXPECT_THAT(client.Get("/page.js")->body, testing::HasSubstr("state.json"));
@@ -289,9 +288,9 @@ TEST_F(DaemonTest, AnAddressThatOthersReachNeedsAKey) {
   HttpOptions options;
   options.port = 0;
   options.address = "0.0.0.0";
-  EXPECT_THROW(HttpServer(board, options), Error);
+  EXPECT_THROW(HttpServer(daemon, options), Error);
   options.key = "secret";
-  const HttpServer server(board, options);
+  const HttpServer server(daemon, options);
   httplib::Client client("127.0.0.1", server.port());
   EXPECT_EQ(client.Get("/metrics")->status, 401);
   EXPECT_EQ(client.Get("/metrics", {{"Authorization", "Bearer secreT"}})->status, 401);
@@ -303,7 +302,7 @@ TEST_F(DaemonTest, AnAddressThatOthersReachNeedsAKey) {
 TEST_F(DaemonTest, AFrameFitsItsTerminal) {
   const auto engine = demo(2 << 20);
   decode(*engine, 5);
-  daemon.tick(now(), nullptr, nullptr);
+  daemon.tick(now(), nullptr);
   const std::string frame = frame_of(daemon, now(), 60, 10);
   EXPECT_EQ(std::count(frame.begin(), frame.end(), '\n'), 10);
   std::istringstream lines(frame);
@@ -317,7 +316,7 @@ TEST_F(DaemonTest, AReportHoldsTheLogAndToleratesABrokenEnd) {
     const auto engine = demo(2 << 20);
     decode(*engine, 5);
     JsonLog log(log_path(), 1 << 20);
-    daemon.tick(now(), &log, nullptr);
+    daemon.tick(now(), &log);
     daemon.finish(now(), &log);
   }
   std::ifstream file(log_path());

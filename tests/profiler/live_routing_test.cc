@@ -21,7 +21,7 @@ void add_token(Script& script, int64_t position, uint16_t first, size_t hits, in
     std::vector<uint16_t> ids;
     for (int i = 0; i < 4; ++i) ids.push_back(static_cast<uint16_t>(first + layer + i));
     script.picks(layer, ids, hits);
-    script.range(RangeName::kExperts, layer, (5 + 2 * (4 - hits)) * kMs);
+    script.layer(layer, {{0, 0, static_cast<int64_t>((5 + 2 * (4 - hits)) * kMs), 0}});
   }
   script.range(RangeName::kHead, 0xffff, 3 * kMs);
   script.end();

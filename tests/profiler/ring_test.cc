@@ -102,6 +102,7 @@ TEST_F(RingTest, EveryThreadHasItsLaneAndOneTooManyIsCounted) {
   EXPECT_EQ(by_lane.lost(), 10U);
 }
 
+// Those of a layer are one record, which ends with the last of them.
 TEST_F(RingTest, StagesFollowEachOtherWithoutAGapFromTheStepsBeginning) {
   auto owned = std::make_unique<Ring>(folder.path(), small_header(), 256, 2);
   RingReader reader(owned->path());
@@ -109,27 +110,61 @@ TEST_F(RingTest, StagesFollowEachOtherWithoutAGapFromTheStepsBeginning) {
   for (int64_t position = 0; position < 2; ++position) {
     auto step = recorder.step(position, 1);
     for (int32_t layer = 0; layer < 3; ++layer) {
+      // A prompt's mixers work on tiles.
       { const auto stage = recorder.stage(RangeName::kMixer, layer); }
-      const auto stage = recorder.stage(RangeName::kExperts, layer);
-      const auto within = recorder.range(RangeName::kReadWait, layer);
+      { const auto stage = recorder.stage(RangeName::kMixer, layer); }
+      { const auto stage = recorder.stage(RangeName::kRouter, layer); }
+      {
+        const auto stage = recorder.stage(RangeName::kExperts, layer);
+        const auto within = recorder.range(RangeName::kReadWait, layer);
+      }
+      const auto stage = recorder.stage(RangeName::kCombine, layer);
     }
+    { const auto stage = recorder.stage(RangeName::kHead); }
     step.done();
   }
   uint64_t seam = 0;
-  int stages = 0;
+  int layers = 0, heads = 0;
   for (const Record& record : drain(reader)) {
     if (record.type == RecordType::kStepBegin) seam = record.time_ns;
-    if (record.type != RecordType::kRange) continue;
-    const auto begin = record.time_ns - static_cast<uint64_t>(record.as<RangeRecord>().duration_ns);
-    if (record.detail == static_cast<uint8_t>(RangeName::kReadWait)) {
+    const bool is_layer = record.type == RecordType::kLayer;
+    if (record.type != RecordType::kRange && !is_layer) continue;
+    const auto parts = record.as<LayerRecord>();
+    const int64_t ns = is_layer ? parts.sum_ns() : record.as<RangeRecord>().duration_ns;
+    const uint64_t begin = record.time_ns - static_cast<uint64_t>(ns);
+    if (!is_layer && record.detail == static_cast<uint8_t>(RangeName::kReadWait)) {
       EXPECT_GT(begin, seam);  // it has looked at the clock for itself
       continue;
     }
     EXPECT_EQ(begin, seam);
     seam = record.time_ns;
-    ++stages;
+    (is_layer ? layers : heads) += 1;
+    if (!is_layer) continue;
+    for (const int64_t part : parts.ns) EXPECT_GT(part, 0);
   }
-  EXPECT_EQ(stages, 12);
+  EXPECT_EQ(layers, 6);
+  EXPECT_EQ(heads, 2);
+}
+
+TEST_F(RingTest, ALayerThatAnErrorCutsOffIsToldOfWithItsStep) {
+  auto owned = std::make_unique<Ring>(folder.path(), small_header(), 256, 2);
+  RingReader reader(owned->path());
+  hotset::Recorder recorder(std::move(owned));
+  for (int64_t position = 0; position < 2; ++position) {
+    const auto step = recorder.step(position, 1);
+    { const auto stage = recorder.stage(RangeName::kMixer, 2); }
+    const auto stage = recorder.stage(RangeName::kRouter, 2);
+  }
+  const std::vector<Record> records = drain(reader);
+  ASSERT_EQ(records.size(), 6U);
+  for (const size_t begin : {0, 3}) {
+    const auto parts = records[begin + 1].as<LayerRecord>();
+    EXPECT_EQ(records[begin + 1].type, RecordType::kLayer);
+    EXPECT_EQ(records[begin + 1].layer, 2);
+    EXPECT_EQ(parts.sum_ns(), records[begin + 1].time_ns - records[begin].time_ns);
+    EXPECT_EQ(parts.ns[2] + parts.ns[3], 0);
+    EXPECT_EQ(records[begin + 2].as<StepRecord>().failed, 1);
+  }
 }
 
 // The writer at full speed laps the reader again and again: whatever is reported is whole, and
@@ -184,10 +219,16 @@ TEST_F(RingTest, AWriteTakesTensOfNanoseconds) {
   const double best_ns = ns_a_write([&](uint64_t n) { ring.write(numbered(n)); });
   hotset::Recorder recorder(std::make_unique<Ring>(folder.path(), small_header(), 65536, 1));
   const auto step = recorder.step(0, 1);
-  const double stage_ns =
-      ns_a_write([&](uint64_t) { const auto stage = recorder.stage(RangeName::kMixer, 0); });
-  std::printf("ring write: %.1f ns a record; a stage with its look at the clock: %.1f ns\n",
-              best_ns, stage_ns);
+  // A layer as an engine tells of it: two records, five looks at the clock.
+  const double layer_ns = ns_a_write([&](uint64_t) {
+    for (int i = 0; i < LayerRecord::kParts; ++i) {
+      const auto stage = recorder.stage(LayerRecord::part(i), 0);
+      if (LayerRecord::part(i) != RangeName::kExperts) continue;
+      recorder.picks(0, 8, PickSource::kResident, [](size_t pick) { return pick; });
+    }
+  });
+  std::printf("ring write: %.1f ns a record; with its looks at the clock: %.1f ns\n", best_ns,
+              layer_ns / 2);
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
   EXPECT_LT(best_ns, 50);
 #endif

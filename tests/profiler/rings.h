@@ -66,6 +66,11 @@ class Script {
     add(RecordType::kRange, static_cast<uint8_t>(name), layer,
         RangeRecord{static_cast<int64_t>(ns), count * 100, count});
   }
+  // Of the parts of a layer; `waited_ns` of them have gone by already.
+  void layer(uint16_t layer, const LayerRecord& parts, uint64_t waited_ns = 0) {
+    time_ns += static_cast<uint64_t>(parts.sum_ns()) - waited_ns;
+    add(RecordType::kLayer, 0, layer, parts);
+  }
   void picks(uint16_t layer, const std::vector<uint16_t>& experts, size_t hits) {
     PicksRecord record;
     for (size_t i = 0; i < experts.size(); ++i) {

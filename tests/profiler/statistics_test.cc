@@ -30,12 +30,10 @@ TEST_F(StatisticsTest, ATokensTimeIsSplitWithoutCountingAnyOfItTwice) {
   script.end();
   script.time_ns += 3 * kMs;  // sampling
   script.begin(7);
-  script.range(RangeName::kMixer, 0, 2 * kMs);
   script.range(RangeName::kReadWait, 0, 30 * kMs, 6);
-  // The experts' range holds the wait that ended before it.
-  script.time_ns += 4 * kMs;
-  script.add(RecordType::kRange, static_cast<uint8_t>(RangeName::kExperts), 0,
-             RangeRecord{34 * kMs, 0, 0});
+  // The layer holds the wait that ended before it.
+  script.layer(0, {{kMs, kMs / 2, 32 * kMs, kMs / 2}}, 30 * kMs);
+  script.range(RangeName::kHead, 0xffff, 2 * kMs);
   script.time_ns += kMs;
   script.end();
   absorb();
