@@ -226,6 +226,9 @@ TEST_F(DaemonTest, AnEngineThatEndsIsReadToItsEnd) {
   EXPECT_EQ(last["event"], "end of engine");
   EXPECT_EQ(last["hits"], truth.hits);
   EXPECT_EQ(last["misses"], truth.misses);
+  // Nobody has asked for metrics while it lived, and they are as whole.
+  EXPECT_EQ(metric(daemon.metrics(), "hotset_tokens_total{model=\"model.gguf\"}"), 10);
+  EXPECT_EQ(metric(daemon.metrics(), "hotset_engines"), 0);
 }
 
 TEST_F(DaemonTest, AForeignRingIsRefusedAndNamedAndTheOthersAreWatched) {
