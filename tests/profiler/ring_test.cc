@@ -202,7 +202,7 @@ TEST_F(RingTest, ATornRecordIsNeverReported) {
 // The least of several rounds: other programs only ever make one longer.
 template <class Write>
 double ns_a_write(const Write& write) {
-  constexpr int kWrites = 200000, kRounds = 5;
+  constexpr int kWrites = 50000, kRounds = 40;
   double best_ns = 1e9;
   for (int round = 0; round < kRounds; ++round) {
     const auto start = std::chrono::steady_clock::now();
