@@ -1,6 +1,7 @@
 // Activations quantised per 32 inputs by the rule of docs/numerics.md.
 #pragma once
 
+#include "kernels/cuda/card_sync.cuh"
 #include "kernels/cuda/tasks.h"
 #include "kernels/simd/float_math.h"
 
@@ -69,7 +70,7 @@ HOTSET_KERNEL quantise_kernel(QuantiseTask task, int64_t units) {
   sum += __shfl_xor_sync(kAll, sum, 1);
   sum += __shfl_xor_sync(kAll, sum, 2);
   if (place < 0) return;
-  if (!is_finite && task.not_finite != nullptr) *task.not_finite = 1;
+  if (!is_finite && task.not_finite != nullptr) raise_flag(task.not_finite);
   if (task.out.q == nullptr) return;
   const int64_t at = row * task.out.units + unit;
   reinterpret_cast<uint32_t*>(task.out.q)[at * 8 + part] = codes;
