@@ -2,9 +2,11 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <random>
 #include <string>
@@ -54,14 +56,17 @@ inline RoutingTrace random_trace(unsigned seed, int tokens, int layers, int expe
 // What gen_routing.py --profile P --tokens 4096 --layers 4 --seed 7 wrote.
 inline RoutingTrace stored_routing(const std::string& profile) {
   const std::string from = HOTSET_SOURCE_DIR "/tests/data/routing/" + profile + ".i16.gz";
-  const std::string to = testing::TempDir() + "/" + profile + ".i16";
+  const std::string to =
+      testing::TempDir() + "/" + profile + "." + std::to_string(getpid()) + ".i16";
   std::ofstream out(to, std::ios::binary);
   gzFile in = gzopen(from.c_str(), "rb");
   std::vector<char> buffer(1 << 16);
   for (int n; (n = gzread(in, buffer.data(), 1 << 16)) > 0;) out.write(buffer.data(), n);
   gzclose(in);
   out.close();
-  return load_int16_routing(to, 4, 512, 10);
+  RoutingTrace trace = load_int16_routing(to, 4, 512, 10);
+  std::filesystem::remove(to);
+  return trace;
 }
 
 }  // namespace hotset::test

@@ -1,6 +1,7 @@
 // `--device`: the emulated card gives the CPU's bits whatever lies in its slots, says what it is in
 // every output, and a card that is not there is a reason and no crash. Proves the card's code as
 // the CPU runs it; nothing of a card's own compiler, memory or time.
+#include "tests/support/on_demand.h"
 #include "tests/tools/cli.h"
 #include "tools/card_choice.h"
 #include "tools/model_options.h"
@@ -24,6 +25,7 @@ class CardCliTest : public CliTest {
 };
 
 TEST_F(CardCliTest, LogitsHaveTheCpusBitsForEveryNumberOfSlots) {
+  HOTSET_NOT_UNDER_TSAN();
   for (const std::string way : {" --decode", ""}) {
     json out;
     const std::string expected = logits(way + " --device cpu", out);
@@ -62,7 +64,7 @@ TEST_F(CardCliTest, WhatACardHasIsSaidApart) {
 
 TEST_F(CardCliTest, CtrlCEndsItAsItEndsTheHosts) {
   const std::string command = "timeout --foreground --preserve-status -s INT 1 " HOTSET_BINARY
-                              " bench -r 1000000 --device emulated -m " +
+                              " bench -p 0 -n 64 -r 1000000 --device emulated -m " +
                               kDemo + " > " + path("out") + " 2> " + path("err");
   const int status = std::system(command.c_str());
   EXPECT_EQ(WEXITSTATUS(status), 130);
