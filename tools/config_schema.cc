@@ -49,7 +49,7 @@ Json schema_of(const T& value, const About& about) {
   Json out;
   if constexpr (kIsOptional<T>) {
     out = schema_of(typename T::value_type{}, about);
-    out["type"] = {out["type"], "null"};
+    out["type"] = Json::array({out["type"], "null"});
     if (out.contains("enum")) out["enum"].push_back(nullptr);
     out["default"] = json_of(value);
   } else {
@@ -64,7 +64,7 @@ Json schema_of(const T& value, const About& about) {
     if (std::isfinite(about.most)) out["maximum"] = limit(about.most);
     if (about.is_size) {
       // A bare number is read as text, and so as bytes.
-      out["type"] = {"string", "integer"};
+      out["type"] = Json::array({"string", "integer"});
       Json ways = Json::array({{{"type", "integer"}, {"minimum", 0}}});
       ways.push_back({{"type", "string"}, {"pattern", kSizePattern}});
       if (about.names != nullptr) ways.push_back({{"enum", split(about.names)}});

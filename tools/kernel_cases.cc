@@ -165,9 +165,9 @@ KernelCase row_dot_case(const KernelTable& kernels, const PackedFormat& format, 
                         bool streams) {
   const int64_t row_bytes = packed_shape(format, 8, kHidden).bytes / 8;
   const int64_t n = streams ? kStreamed / row_bytes / 8 * 8 : kExpertRows;
-  const auto o = std::make_shared<RowDotOperands>(RandomMatrix(format, n, kHidden),
-                                                  RandomRows(kernels, tokens, kHidden), tokens,
-                                                  Floats(static_cast<size_t>(n * tokens)));
+  const auto o = std::make_shared<RowDotOperands>(
+      RowDotOperands{RandomMatrix(format, n, kHidden), RandomRows(kernels, tokens, kHidden), tokens,
+                     Floats(static_cast<size_t>(n * tokens))});
   const PackedShape shape = o->matrix.view().shape;
   const int64_t each = streams ? kTaskBytes / row_bytes / 8 : shape.groups() / 8;
   const auto run = [&kernels, o, each](ThreadPool& pool) {

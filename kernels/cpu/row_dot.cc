@@ -195,11 +195,14 @@ void dot_token(const GroupSet* sets, const Constants& constants, const Quantised
   for (Floats& l : lane) l = rows::zero();
   for (int64_t unit0 = 0; unit0 < set.units; unit0 += kChunkUnits) {
     const typename Kind::Supers supers = Kind::supers(set, unit0 / kChunkUnits);
-    [[maybe_unused]] const rows::WideUnit* wide = tile.wide + unit0;
-    if (Kind::Codes::kIsWide && set.units > kWideUnits) {
-      const int64_t left = set.units - unit0;
-      widen(x, tile.first_unit[0] + unit0, left < kChunkUnits ? left : kChunkUnits, tile.wide);
-      wide = tile.wide;
+    [[maybe_unused]] const rows::WideUnit* wide = tile.wide;
+    if (Kind::Codes::kIsWide) {
+      if (set.units <= kWideUnits) {
+        wide += unit0;
+      } else {
+        const int64_t left = set.units - unit0;
+        widen(x, tile.first_unit[0] + unit0, left < kChunkUnits ? left : kChunkUnits, tile.wide);
+      }
     }
 #pragma GCC unroll 8
     for (int u = 0; u < kChunkUnits; ++u) {

@@ -6,6 +6,7 @@
 //   HOTSET_KERNEL          the return type of a kernel
 //   HOTSET_SHARED(type, name, count)         a static shared array
 //   HOTSET_DYNAMIC_SHARED(type, name)        the launch's shared memory
+//   load_wide<T>(address)  what lies there as one read of T, for which it must be aligned
 //   launch(kernel, grid, block, shared_bytes, stream, arguments...)
 //
 // Arithmetic is written with __fmul_rn and its like, which no compiler contracts. Beside the
@@ -33,6 +34,11 @@
 
 namespace hotset::HOTSET_ISA {
 
+template <class T>
+HOTSET_DEVICE T load_wide(const void* at) {
+  return *static_cast<const T*>(at);
+}
+
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
             CardStream stream, Arguments... arguments) {
@@ -49,6 +55,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
 #include <cmath>
 #include <cstring>
 
+#include "kernels/check.h"
 #include "kernels/cuda/executor.h"
 
 #define HOTSET_KERNEL inline void
@@ -155,8 +162,13 @@ inline void __nanosleep(unsigned /*ns*/, HOTSET_SITE) {
 #undef HOTSET_SITE
 
 template <class T>
+T load_wide(const void* at) {
+  HOTSET_CHECK(reinterpret_cast<uintptr_t>(at) % alignof(T) == 0, "a misaligned address");
+  return *static_cast<const T*>(at);
+}
+template <class T>
 T __ldg(const T* at) {
-  return *at;
+  return load_wide<T>(at);
 }
 
 inline float __fadd_rn(float a, float b) {

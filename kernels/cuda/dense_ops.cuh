@@ -75,7 +75,7 @@ inline unsigned blocks_for(int64_t n, int64_t threads) {
 struct HalfElements {
   using Type = uint16_t;
   HOTSET_DEVICE static void load8(const uint16_t* p, float* out) {
-    const uint4 raw = *reinterpret_cast<const uint4*>(p);
+    const uint4 raw = load_wide<uint4>(p);
     const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -90,8 +90,8 @@ struct HalfElements {
 struct FloatElements {
   using Type = float;
   HOTSET_DEVICE static void load8(const float* p, float* out) {
-    const float4 a = *reinterpret_cast<const float4*>(p);
-    const float4 b = *reinterpret_cast<const float4*>(p + 4);
+    const float4 a = load_wide<float4>(p);
+    const float4 b = load_wide<float4>(p + 4);
     out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
     out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
   }

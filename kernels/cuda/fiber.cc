@@ -7,17 +7,10 @@
 
 #include "kernels/check.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define HOTSET_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define HOTSET_ASAN 1
-#endif
-#endif
-#ifdef HOTSET_ASAN
+#ifdef HOTSET_SANITIZES_address
 #include <sanitizer/common_interface_defs.h>
 #endif
-#ifdef __SANITIZE_THREAD__
+#ifdef HOTSET_SANITIZES_thread
 #include <sanitizer/tsan_interface.h>
 extern "C" {
 void AnnotateIgnoreReadsBegin(const char* file, int line);
@@ -68,20 +61,20 @@ size_t page_bytes() {
 }  // namespace
 
 __attribute__((no_sanitize("thread"))) void switch_context(Context& from, Context& to) {
-#ifdef HOTSET_ASAN
+#ifdef HOTSET_SANITIZES_address
   __sanitizer_start_switch_fiber(&from.fake_stack, to.stack, to.stack_bytes);
 #endif
-#ifdef __SANITIZE_THREAD__
+#ifdef HOTSET_SANITIZES_thread
   __tsan_switch_to_fiber(to.tsan_fiber, __tsan_switch_to_fiber_no_sync);
 #endif
   hotset_switch_stack(&from.stack_pointer, to.stack_pointer);
-#ifdef HOTSET_ASAN
+#ifdef HOTSET_SANITIZES_address
   __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
 #endif
 }
 
 void enter_context([[maybe_unused]] Context& from) {
-#ifdef HOTSET_ASAN
+#ifdef HOTSET_SANITIZES_address
   const void* stack = nullptr;
   size_t bytes = 0;
   __sanitizer_finish_switch_fiber(nullptr, &stack, &bytes);
@@ -93,12 +86,12 @@ void enter_context([[maybe_unused]] Context& from) {
 }
 
 void adopt_thread([[maybe_unused]] Context& context) {
-#ifdef __SANITIZE_THREAD__
+#ifdef HOTSET_SANITIZES_thread
   context.tsan_fiber = __tsan_get_current_fiber();
 #endif
 }
 
-#ifdef __SANITIZE_THREAD__
+#ifdef HOTSET_SANITIZES_thread
 Hidden::Hidden() {
   AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
   AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
@@ -146,13 +139,13 @@ Fiber::Fiber(void (*entry)()) {
   top[-2] = reinterpret_cast<uintptr_t>(entry);
   for (int i = 3; i <= 8; ++i) top[-i] = 0;
   context.stack_pointer = top - 8;
-#ifdef __SANITIZE_THREAD__
+#ifdef HOTSET_SANITIZES_thread
   context.tsan_fiber = __tsan_create_fiber(0);
 #endif
 }
 
 Fiber::~Fiber() {
-#ifdef __SANITIZE_THREAD__
+#ifdef HOTSET_SANITIZES_thread
   __tsan_destroy_fiber(context.tsan_fiber);
 #endif
   munmap(memory_, page_bytes() + kStackBytes);

@@ -42,7 +42,7 @@ class Visible {  // within a Hidden
 // What was done before hand_over(at) is seen by who takes over(at) later.
 void hand_over(void* at);
 void take_over(void* at);
-#ifdef __SANITIZE_THREAD__
+#ifdef HOTSET_SANITIZES_thread
 inline constexpr bool kIsThreadSanitized = true;
 #else
 inline constexpr bool kIsThreadSanitized = false;

@@ -4,7 +4,7 @@
 
 #include "kernels/check.h"
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef HOTSET_SANITIZES_address
 #include <sanitizer/asan_interface.h>
 #else
 #define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))

@@ -216,7 +216,7 @@ TEST(TraceTest, ATokenCostsTensOfMicroseconds) {
   }
   RecordProperty("us_a_token", static_cast<int>(best_us + 0.5));
   std::printf("trace: %.1f us a token of %d layers\n", best_us, kLayers);
-#if defined(__OPTIMIZE__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__OPTIMIZE__) && !defined(HOTSET_SANITIZES_thread) && !defined(HOTSET_SANITIZES_address)
   EXPECT_LT(best_us, 50);
 #endif
 }

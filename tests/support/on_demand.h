@@ -21,3 +21,11 @@ inline bool is_set(const char* variable) {
 // First statement of a test or of its SetUp.
 #define HOTSET_ON_DEMAND(variable) \
   if (!::hotset::test::is_set(variable)) GTEST_SKIP() << "takes minutes: set " variable "=1"
+
+// To ThreadSanitizer each thread of an emulated card is a thread: minutes a test. The threads of
+// the host that such tests have are in smaller ones, too.
+#ifdef HOTSET_SANITIZES_thread
+#define HOTSET_NOT_UNDER_TSAN() GTEST_SKIP() << "minutes under TSan, with nothing new for it"
+#else
+#define HOTSET_NOT_UNDER_TSAN() static_cast<void>(0)
+#endif

@@ -25,7 +25,7 @@ class PackMemoryTest : public CliTest {
 // been kept, those with more would take 140 MB more; and more than that, were anything kept for
 // each of hundreds of shards, which cut modules apart.
 TEST_F(PackMemoryTest, NeitherShardsNorTheNumberOfExpertsAddToThePeak) {
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(HOTSET_SANITIZES_thread) || defined(HOTSET_SANITIZES_address)
   GTEST_SKIP() << "sanitizers have memory of their own";
 #endif
   const json small = packed("small", "--experts 16");

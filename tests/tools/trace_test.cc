@@ -234,7 +234,7 @@ TEST_F(TraceCliTest, AKilledRunLeavesATraceThatIsRead) {
 }
 
 TEST_F(TraceCliTest, AFullDiskEndsTheTraceAndNotTheRun) {
-#ifdef __SANITIZE_THREAD__
+#ifdef HOTSET_SANITIZES_thread
   GTEST_SKIP() << "takes a minute under ThreadSanitizer, and the limit is not met there";
 #endif
   std::ofstream text(path("text"));

@@ -97,8 +97,8 @@ TEST_P(RouterKernelTest, PicksAndWeightsAreTheCpus) {
     int64_t width, k;
   };
   constexpr int64_t kRows = 3;
-  for (const auto& [width, k] :
-       {Case{1, 1}, {3, 3}, {8, 1}, {37, 10}, {128, 8}, {300, 300}, {512, 10}}) {
+  for (const Case c : {Case{1, 1}, {3, 3}, {8, 1}, {37, 10}, {128, 8}, {300, 300}, {512, 10}}) {
+    const int64_t width = c.width, k = c.k;
     for (const bool has_ties : {false, true}) {
       for (const bool normalise : {false, true}) {
         SCOPED_TRACE(testing::Message() << k << " of " << width << (has_ties ? ", ties" : ""));

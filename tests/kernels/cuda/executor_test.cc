@@ -73,7 +73,7 @@ TEST(ExecutorTest, BarriersMakeATreeSumRightInEveryOrder) {
   in_all_orders([] { EXPECT_EQ(sums(true), (std::vector<int>{32896, 98432, 163968})); });
 }
 
-#ifndef __SANITIZE_THREAD__  // which ends such a program, see below
+#ifndef HOTSET_SANITIZES_thread  // which ends such a program, see below
 TEST(ExecutorTest, ABarrierThatIsMissingChangesTheResultOfSomeOrder) {
   std::set<std::vector<int>> results;
   in_all_orders([&] { results.insert(sums(false)); });
@@ -269,7 +269,7 @@ TEST(ExecutorDeathTest, SpinningForeverIsFound) {
   EXPECT_DEATH(launch(spin, 1, 1, 0, kNow, &flag, &polls), "executor_test.cc:[0-9]+: spin");
 }
 
-#ifdef __SANITIZE_THREAD__
+#ifdef HOTSET_SANITIZES_thread
 TEST(ExecutorDeathTest, ThreadSanitizerNamesTheLineThatABarrierIsMissingFrom) {
   const auto run = [](bool has_barriers) {
     sums(has_barriers);
@@ -280,7 +280,7 @@ TEST(ExecutorDeathTest, ThreadSanitizerNamesTheLineThatABarrierIsMissingFrom) {
 }
 #endif
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef HOTSET_SANITIZES_address
 HOTSET_KERNEL write_past(int which) {
   HOTSET_SHARED(float, fixed, 4);
   HOTSET_DYNAMIC_SHARED(float, asked_for);
@@ -292,6 +292,7 @@ TEST(ExecutorDeathTest, OnePastASharedArrayIsFound) {
     EXPECT_DEATH(launch(write_past, 1, 1, 32, kNow, which), "AddressSanitizer");
   }
 }
+#endif
 
 HOTSET_KERNEL read_four(float* out, const float* in) {
   out[0] = __ldg(reinterpret_cast<const float4*>(in)).x;
@@ -302,7 +303,6 @@ TEST(ExecutorDeathTest, AWideLoadFromAnOddAddressIsFound) {
   float out = 0.0f;
   EXPECT_DEATH(launch(read_four, 1, 1, 0, kNow, &out, in + 1), "misaligned address");
 }
-#endif
 
 }  // namespace
 }  // namespace hotset::emulated

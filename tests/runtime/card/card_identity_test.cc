@@ -104,14 +104,6 @@ class CardIdentityTest : public testing::TestWithParam<const char*> {
 };
 
 // 2 %: the least, a slot of each size or two.
-// To ThreadSanitizer each thread of the card is a thread: minutes a test. The threads of the host
-// that these have are in EvictionsAndLateStreams and in CardEngineTest, too.
-#ifdef __SANITIZE_THREAD__
-#define HOTSET_NOT_UNDER_TSAN() GTEST_SKIP() << "minutes under TSan, with nothing new for it"
-#else
-#define HOTSET_NOT_UNDER_TSAN() static_cast<void>(0)
-#endif
-
 TEST_P(CardIdentityTest, SlotsOnTheCardNeverChangeABit) {
   HOTSET_NOT_UNDER_TSAN();
   const std::vector<float> expected = cpu(ids_);

@@ -304,9 +304,9 @@ TEST(HfDescriptionTest, SettingsThatWouldChangeTheArithmeticAreRefused) {
       {"use_sliding_window", true},
       {"norm_topk_prob", nullptr},
       {"layer_types", {"full_attention", "sliding_attention"}}};
-  for (const auto& [key, value] : settings) {
-    EXPECT_THAT(refused_config(kMoeFolder, [&](json& c) { c[key] = value; }),
-                AllOf(HasSubstr("config.json"), HasSubstr(key)));
+  for (const auto& setting : settings) {
+    EXPECT_THAT(refused_config(kMoeFolder, [&](json& c) { c[setting.first] = setting.second; }),
+                AllOf(HasSubstr("config.json"), HasSubstr(setting.first)));
   }
 }
 
