@@ -171,7 +171,7 @@ bool CardTier::has_copy() {
   if (!queue_.empty()) return true;
   while (fill_next_ < fill_order_.size()) {
     const uint32_t i = fill_order_[fill_next_++];
-    const ExpertId id = expert_at(i);
+    const ExpertId id = expert_of_entry(i, experts_per_layer_);
     SizeClass& c = size_class(id.layer);
     if (table_[i] >= 0 || is_coming_[i] || c.free.empty()) continue;
     const CardCopy copy{id, c.free.back(), true};

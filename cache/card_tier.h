@@ -122,10 +122,6 @@ class CardTier {
   size_t index(ExpertId id) const {
     return static_cast<size_t>(id.layer) * experts_per_layer_ + id.expert;
   }
-  ExpertId expert_at(size_t i) const {
-    return {static_cast<int32_t>(i) / experts_per_layer_,
-            static_cast<int32_t>(i) % experts_per_layer_};
-  }
   void choose(const Missing& missing);
   void order(const CardCopy& copy);
   void make_resident(const CardCopy& copy);

@@ -76,12 +76,8 @@ std::vector<float> CardTier::save_scores() const {
 }
 
 void CardTier::order_fills(std::span<const float> scores) {
-  fill_order_.clear();
-  for (uint32_t i = 0; i < scores.size(); ++i) {
-    if (scores[i] > 0) fill_order_.push_back(i);
-  }
-  std::stable_sort(fill_order_.begin(), fill_order_.end(),
-                   [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; });
+  fill_order_ = best_first(scores);
+  std::erase_if(fill_order_, [&](uint32_t i) { return !(scores[i] > 0); });
   fill_next_ = 0;
 }
 

@@ -38,7 +38,6 @@ ExpertCache::ExpertCache(ExpertSource& source, SlotPlan plan, ThreadPool& pool,
     }
     classes_.push_back(std::move(c));
   }
-  fill_order_.resize(table_.size());
   fill_place_.resize(table_.size());
   order_fill(std::vector<float>(table_.size()));
   residents_.reserve(experts_per_layer_);

@@ -35,17 +35,14 @@ std::optional<ExpertId> ExpertCache::next_to_fill() {
   const size_t end = plan_.all_resident() ? table_.size() : fill_scored_;
   for (; fill_next_ < end; ++fill_next_) {
     const uint32_t i = fill_order_[fill_next_];
-    const ExpertId id{static_cast<int32_t>(i / experts_per_layer_),
-                      static_cast<int32_t>(i % experts_per_layer_)};
+    const ExpertId id = expert_of_entry(i, experts_per_layer_);
     if (table_[i] == kAbsent && has_room_to_fill(id.layer)) return id;
   }
   return std::nullopt;
 }
 
 void ExpertCache::order_fill(std::span<const float> scores) {
-  std::iota(fill_order_.begin(), fill_order_.end(), 0u);
-  std::stable_sort(fill_order_.begin(), fill_order_.end(),
-                   [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; });
+  fill_order_ = best_first(scores);
   for (uint32_t place = 0; place < fill_order_.size(); ++place) {
     fill_place_[fill_order_[place]] = place;
   }
@@ -77,8 +74,7 @@ bool ExpertCache::fill_one() {
     }
   }
   for (const uint32_t i : expected) {
-    source_.expect({static_cast<int32_t>(i / experts_per_layer_),
-                    static_cast<int32_t>(i % experts_per_layer_)});
+    source_.expect(expert_of_entry(i, experts_per_layer_));
   }
   SizeClass& c = size_class(id.layer);
   const auto finish = [&](const auto& with) {
@@ -188,8 +184,7 @@ void ExpertCache::replace_policy(const PolicyFactory& policy) {
     c->policy->restore(scores);
   }
   for (const size_t i : order) {
-    const ExpertId id{static_cast<int32_t>(i / experts_per_layer_),
-                      static_cast<int32_t>(i % experts_per_layer_)};
+    const ExpertId id = expert_of_entry(i, experts_per_layer_);
     if (table_[i] >= 0) size_class(id.layer).policy->admit(id);
   }
 }
@@ -217,8 +212,7 @@ void ExpertCache::verify() const {
     HOTSET_CHECK(slot != kAbsent || fill_place_[i] >= fill_next_ || !plan_.all_resident(),
                  "the fillers have passed by an absent expert");
     if (slot < 0) continue;
-    const ExpertId id{static_cast<int32_t>(i / experts_per_layer_),
-                      static_cast<int32_t>(i % experts_per_layer_)};
+    const ExpertId id = expert_of_entry(i, experts_per_layer_);
     const SlotPool& slots = size_class(id.layer).slots;
     HOTSET_CHECK(slots.expert_of(slot) == id, "table and slot name different experts");
     HOTSET_CHECK(slots.use(slot) == SlotPool::Use::kResident, "the table names an empty slot");

@@ -1,6 +1,7 @@
 // Names of things the cache deals in.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace hotset {
@@ -9,6 +10,12 @@ struct ExpertId {
   int32_t layer = 0, expert = 0;
   bool operator==(const ExpertId&) const = default;
 };
+
+// Whose entry `i` of a table [layer][expert] is.
+inline ExpertId expert_of_entry(size_t i, int32_t experts_per_layer) {
+  const auto per_layer = static_cast<size_t>(experts_per_layer);
+  return {static_cast<int32_t>(i / per_layer), static_cast<int32_t>(i % per_layer)};
+}
 
 using SlotId = int32_t;  // within one size class
 

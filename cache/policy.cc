@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "cache/plain_policies.h"
 #include "cache/score_policy.h"
@@ -13,6 +14,14 @@ namespace {
 constexpr std::array<std::string_view, 4> kNames = {"score", "lru", "lfu", "static"};
 
 }  // namespace
+
+std::vector<uint32_t> best_first(std::span<const float> scores) {
+  std::vector<uint32_t> order(scores.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; });
+  return order;
+}
 
 void Policy::save(std::span<float> scores) const {
   for (const int32_t layer : shape_.layers) {

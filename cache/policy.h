@@ -71,6 +71,9 @@ class Policy {
   const PolicyShape shape_;
 };
 
+// Places of the scores, the best first, equal ones in their order: as a tier is filled.
+std::vector<uint32_t> best_first(std::span<const float> scores);
+
 enum class PolicyKind { kScore, kLru, kLfu, kStatic };
 // The names of the kinds, in their order: score, lru, lfu, static.
 std::span<const std::string_view> policy_names();
