@@ -63,12 +63,9 @@ TEST_F(CardCliTest, WhatACardHasIsSaidApart) {
 }
 
 TEST_F(CardCliTest, CtrlCEndsItAsItEndsTheHosts) {
-  const std::string command = "timeout --foreground --preserve-status -s INT 1 " HOTSET_BINARY
-                              " bench -p 0 -n 64 -r 1000000 --device emulated -m " +
-                              kDemo + " > " + path("out") + " 2> " + path("err");
-  const int status = std::system(command.c_str());
-  EXPECT_EQ(WEXITSTATUS(status), 130);
-  EXPECT_EQ(content(path("out")), "");
+  const Result result = hotset("bench -p 0 -n 64 -r 1000000 --device emulated -m " + kDemo, kCtrlC);
+  EXPECT_EQ(result.exit_code, 130);
+  EXPECT_EQ(result.out, "");
 }
 
 // `device: auto` wants a card where one works, and an answer in any case.

@@ -28,6 +28,10 @@ inline std::string content(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+// `before` a command that gets Ctrl-C after a second. In the foreground it gets one signal; else
+// timeout sends it to the group, too, and a second Ctrl-C is a plain _exit.
+inline constexpr const char* kCtrlC = "timeout --foreground --preserve-status -s INT 1";
+
 class CliTest : public testing::Test {
  protected:
   void SetUp() override {

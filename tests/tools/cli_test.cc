@@ -46,14 +46,9 @@ TEST_F(CliTest, AWrongWorldIsExitCode1AndNamed) {
 }
 
 TEST_F(CliTest, CtrlCIsExitCode130AndSaysNothing) {
-  // In the foreground it gets one signal; else timeout sends it to the group, too, and a second
-  // Ctrl-C is a plain _exit.
-  const std::string command = "timeout --foreground --preserve-status -s INT 1 " HOTSET_BINARY
-                              " bench -r 1000000 -m " +
-                              kDemo + " > " + path("out") + " 2> " + path("err");
-  const int status = std::system(command.c_str());
-  EXPECT_EQ(WEXITSTATUS(status), 130);
-  EXPECT_EQ(content(path("out")) + content(path("err")), "");
+  const Result result = hotset("bench -r 1000000 -m " + kDemo, kCtrlC);
+  EXPECT_EQ(result.exit_code, 130);
+  EXPECT_EQ(result.out + result.err, "");
 }
 
 TEST_F(CliTest, SigtermAndSighupEndCleanlyWithCodesOfTheirOwn) {

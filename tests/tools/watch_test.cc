@@ -119,7 +119,7 @@ TEST_F(WatchTest, MetricsAreTheRunsOwnCountsAndTheTimesOfItsTimeline) {
   const json run = json::parse(content(path("run.out")));
   const json timeline = json::parse(content(path("timeline.json")));
   httplib::Client client("127.0.0.1", port("d"));
-  std::string metrics;  // the page is made after the log's line
+  std::string metrics;
   ASSERT_TRUE(wait_for([&] {
     metrics = client.Get("/metrics")->body;
     return metrics.find("hotset_engines 0") != std::string::npos;
