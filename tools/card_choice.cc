@@ -84,9 +84,8 @@ std::string spill_notice(const CardMemoryInfo& after) {
   if (after.free_bytes >= kVramHeadroomBytes / 2) return "";
   return fmt::format(
       "device: the card has {} MB free now, less than half of the {} MB that are to stay free: "
-      "where "
-      "the system moves what is too much to the host's memory, tokens take twice as long; lower "
-      "vram",
+      "where the system moves what is too much to the host's memory, tokens take twice as long; "
+      "lower vram",
       after.free_bytes / 1'000'000, kVramHeadroomBytes / 1'000'000);
 }
 

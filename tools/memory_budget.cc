@@ -51,8 +51,8 @@ std::string describe_plan(const MemoryPlan& plan, const MemoryBudget& budget) {
     const CardMemoryPlan& card = *plan.card;
     return fmt::format(
         "memory: embedding {}, experts {} of {}{}, workspace {}, pinned {}, reads {}, ring {}; "
-        "total "
-        "{}{}\ncard: dense {}, experts {}, kv up to {}, both together at most {}, recurrent {}, "
+        "total {}{}\n"
+        "card: dense {}, experts {}, kv up to {}, both together at most {}, recurrent {}, "
         "workspace {}; total {}",
         human_bytes(plan.embedding), human_bytes(plan.experts.slot_bytes_total),
         human_bytes(plan.experts.expert_bytes_total),
