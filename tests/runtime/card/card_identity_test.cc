@@ -335,6 +335,31 @@ TEST_F(CardEngineTest, ResizingAndChangingPolicyBesideStepsChangesNoBit) {
   }
 }
 
+TEST_F(CardEngineTest, WhoStaysWhenItsSlotGoesIsMovedWithItsBytes) {
+  const std::vector<float> expected = logits_of(*cpu(), ids_);
+  const auto engine = with_card();
+  const CardTier& tier = *engine->card_tier();
+  const auto all = static_cast<double>(engine->memory_plan().experts.expert_bytes_total);
+  const auto resize = [&](double part) {
+    engine->set_card_room({static_cast<int64_t>(part * all)});
+    return std::vector<SlotId>(tier.table().begin(), tier.table().end());
+  };
+  resize(1.0);
+  logits_of(*engine, ids_);
+  const std::vector<SlotId> before = resize(1.0);
+  const auto resident =
+      std::count_if(before.begin(), before.end(), [](SlotId s) { return s >= 0; });
+  const std::vector<SlotId> after =
+      resize(0.35 * static_cast<double>(resident) / static_cast<double>(before.size()));
+  int moved = 0;
+  for (size_t i = 0; i < before.size(); ++i)
+    moved += after[i] >= 0 && after[i] != before[i] ? 1 : 0;
+  EXPECT_GT(moved, 0) << "of " << resident;
+  const int64_t hits = tier.stats().hits;
+  EXPECT_TRUE(same_bits(logits_of(*engine, ids_), expected));
+  EXPECT_GT(tier.stats().hits, hits);
+}
+
 // Positions 255 and 256 lie in two blocks; what lies before is empty, which costs no time.
 TEST_F(CardEngineTest, KeysAndValuesThatGrowTakeTheirMemoryFromSlots) {
   HOTSET_NOT_UNDER_TSAN();
