@@ -35,36 +35,42 @@ void JsonLog::open_file() {
   bytes_ = status.st_size;
   // What a killed daemon left half written ends here.
   char last = '\n';
-  if (S_ISREG(status.st_mode) && bytes_ > 0 && pread(fd_, &last, 1, bytes_ - 1) == 1) {
-    is_broken_ = last != '\n';
-  }
+  const bool has_last =
+      S_ISREG(status.st_mode) && bytes_ > 0 && pread(fd_, &last, 1, bytes_ - 1) == 1;
+  is_broken_ = has_last && last != '\n';
 }
 
-void JsonLog::rotate() {
+// Where there can be no second file (a folder that is not this user's), the full one begins anew.
+bool JsonLog::make_room() {
   struct stat status {};
-  if (fstat(fd_, &status) != 0 || !S_ISREG(status.st_mode)) return;
-  if (std::rename(path_.c_str(), (path_ + ".1").c_str()) != 0) return;
-  const int old = fd_;
-  open_file();
-  if (fd_ < 0) {
-    fd_ = old;
-    return;
+  if (fstat(fd_, &status) != 0 || !S_ISREG(status.st_mode)) return true;
+  const int full = fd_;
+  if (std::rename(path_.c_str(), (path_ + ".1").c_str()) == 0) {
+    open_file();
+    if (fd_ >= 0) {
+      flock(fd_, LOCK_EX | LOCK_NB);
+      close(full);
+      return true;
+    }
+    fd_ = full;
   }
-  flock(fd_, LOCK_EX | LOCK_NB);
-  close(old);
+  if (ftruncate(fd_, 0) != 0) return false;
+  bytes_ = 0;
+  is_broken_ = false;
+  return true;
 }
 
 void JsonLog::append(const std::string& line) {
-  const std::string text = (is_broken_ ? "\n" : "") + line + "\n";
-  const auto size = static_cast<int64_t>(text.size());
-  if (bytes_ > 0 && bytes_ + size > bytes_max_ / 2) rotate();
-  if (size > bytes_max_ / 2) {
+  const auto size_max = std::ssize(line) + 2;
+  const bool is_full = bytes_ > 0 && bytes_ + size_max > bytes_max_ / 2;
+  if (size_max > bytes_max_ / 2 || (is_full && !make_room())) {
     ++lost_;
     return;
   }
+  const std::string text = (is_broken_ ? "\n" : "") + line + "\n";
   const ssize_t written = write(fd_, text.data(), text.size());
   if (written > 0) bytes_ += written;
-  if (written == size) {
+  if (written == std::ssize(text)) {
     is_broken_ = false;
   } else {
     is_broken_ = is_broken_ || written > 0;

@@ -20,7 +20,7 @@ class JsonLog {
 
  private:
   void open_file();
-  void rotate();
+  bool make_room();  // false: there is none
 
   const std::string path_;
   const int64_t bytes_max_;
