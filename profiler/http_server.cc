@@ -1,5 +1,6 @@
 #include "profiler/http_server.h"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <httplib.h>
 
@@ -9,8 +10,11 @@
 namespace hotset {
 namespace {
 
+// A name that only begins like an address may be anybody's: 127.0.0.1.example.org.
 bool is_loopback(const std::string& address) {
-  return address == "localhost" || address == "::1" || address.starts_with("127.");
+  in_addr ip = {};
+  const bool is_ipv4 = inet_pton(AF_INET, address.c_str(), &ip) == 1;
+  return address == "localhost" || address == "::1" || (is_ipv4 && ntohl(ip.s_addr) >> 24 == 127);
 }
 
 // Takes as long whether they agree early or late.
