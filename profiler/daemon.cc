@@ -19,10 +19,12 @@ Daemon::Daemon(std::string folder, double slow_factor)
 
 void Daemon::tick(const Now& now, JsonLog* log) {
   const std::lock_guard lock(mutex_);
+  const double seconds = static_cast<double>(now.monotonic_ns - now_.monotonic_ns) / 1e9;
   now_ = now;
   find_engines();
   for (const auto& engine : engines_) {
     engine->is_alive = engine->reader.writer_is_alive();  // before its last records are read
+    engine->statistics.fade(seconds);
     read(*engine, now, log);
     const std::string line =
         tick_line(*engine, now, engine->is_alive ? "tick" : "end of engine").dump();
@@ -61,7 +63,6 @@ void Daemon::find_engines() {
 void Daemon::read(WatchedEngine& engine, const Now& now, JsonLog* log) {
   engine.records.clear();
   engine.reader.drain(engine.records);
-  engine.statistics.fade(1);
   engine.statistics.absorb(engine.records, [&](const Token& token) {
     if (token.rows > 1 || token.failed || !is_slow(engine, token)) return;
     engine.metrics.count_slow(cause_of(token));

@@ -23,8 +23,7 @@ std::string bytes(int64_t n) {
   return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 1, kUnits[unit]);
 }
 
-void add_engine(std::vector<std::string>& lines, const WatchedEngine& engine, const Now& now,
-                int width) {
+void add_engine(std::vector<std::string>& lines, const WatchedEngine& engine, const Now& now) {
   const Statistics& s = engine.statistics;
   const RingReader& reader = engine.reader;
   const TimeCounts recent = s.recent_time(now.monotonic_ns, 10);
@@ -34,7 +33,7 @@ void add_engine(std::vector<std::string>& lines, const WatchedEngine& engine, co
   };
   lines.push_back(fmt::format("{}  pid {}  {} tokens, {:.1f}/s  errors {}  lost {}", reader.model(),
                               reader.header().pid, s.time().tokens,
-                              static_cast<double>(recent.tokens) / 10, s.errors(), reader.lost()));
+                              s.recent_rate(now.monotonic_ns, 10), s.errors(), reader.lost()));
   lines.push_back(fmt::format("hit rate    10 s {:5.1f} %   1 min {:5.1f} %   all {:5.1f} %",
                               100 * s.recent_picks(now.monotonic_ns, 10).hit_rate(),
                               100 * s.recent_picks(now.monotonic_ns, 60).hit_rate(),
@@ -50,12 +49,28 @@ void add_engine(std::vector<std::string>& lines, const WatchedEngine& engine, co
                               bytes(reader.resident_bytes()), bytes(reader.budget_bytes()),
                               bytes(static_cast<int64_t>(s.bytes_read())), s.admissions(),
                               s.admissions_hit(), s.evictions()));
+}
+
+void add_layers(std::vector<std::string>& lines, const WatchedEngine& engine, const Now& now,
+                int width) {
+  const Statistics& s = engine.statistics;
   const int bar_width = std::max(10, width - 22);
   for (int32_t layer = 0; layer < s.layers(); ++layer) {
     const double rate = s.recent_picks(now.monotonic_ns, 60, layer).hit_rate();
     lines.push_back(
         fmt::format("layer {:>3}  {} {:5.1f} %", layer, bar(rate, bar_width), 100 * rate));
   }
+}
+
+// The last ones of the engine, oldest first.
+void add_slow(std::vector<std::string>& lines, const Daemon& daemon, int64_t pid) {
+  constexpr int kMost = 3;
+  std::vector<std::string> found;
+  const auto& slow = daemon.slow_tokens();
+  for (auto it = slow.rbegin(); it != slow.rend() && std::ssize(found) < kMost; ++it) {
+    if (it->pid == pid) found.push_back("slow        " + it->text);
+  }
+  lines.insert(lines.end(), found.rbegin(), found.rend());
 }
 
 }  // namespace
@@ -66,18 +81,10 @@ std::string frame_of(const Daemon& daemon, const Now& now, int width, int height
   if (daemon.engines().empty()) lines.push_back("no engine runs");
   for (const std::string& why : daemon.refused()) lines.push_back("refused: " + why);
   // What explains goes first: layers are many, and a low terminal cuts the end off.
-  const auto& slow = daemon.slow_tokens();
-  constexpr size_t kSlowShown = 3;
   for (const auto& engine : daemon.engines()) {
-    std::vector<std::string> of_engine;
-    add_engine(of_engine, *engine, now, width);
-    constexpr std::ptrdiff_t kHead = 5;
-    lines.insert(lines.end(), of_engine.begin(), of_engine.begin() + kHead);
-    for (size_t i = slow.size() - std::min(slow.size(), kSlowShown); i < slow.size(); ++i) {
-      if (slow[i].pid == engine->reader.header().pid)
-        lines.push_back("slow        " + slow[i].text);
-    }
-    lines.insert(lines.end(), of_engine.begin() + kHead, of_engine.end());
+    add_engine(lines, *engine, now);
+    add_slow(lines, daemon, engine->reader.header().pid);
+    add_layers(lines, *engine, now, width);
   }
   std::string text;
   for (size_t i = 0; i < lines.size() && (height == 0 || std::cmp_less(i, height)); ++i) {

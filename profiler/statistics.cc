@@ -97,6 +97,14 @@ TimeCounts Statistics::recent_time(uint64_t now_ns, int seconds) const {
   return sum;
 }
 
+double Statistics::recent_rate(uint64_t now_ns, int seconds) const {
+  const uint64_t now = now_ns / kNsPerSecond, others = static_cast<uint64_t>(seconds) - 1;
+  const uint64_t begin_ns = std::max((now - std::min(now, others)) * kNsPerSecond, first_begin_ns_);
+  if (begin_ns >= now_ns) return 0;
+  const auto tokens = static_cast<double>(recent_time(now_ns, seconds).tokens);
+  return tokens * 1e9 / static_cast<double>(now_ns - begin_ns);
+}
+
 const TransferCounts& Statistics::reads(TransferCause cause) const {
   return reads_[static_cast<size_t>(cause)];
 }
@@ -178,6 +186,7 @@ void Statistics::absorb(std::span<const Record> records,
 
 void Statistics::begin_step(const Record& record) {
   const auto begin = record.as<StepRecord>();
+  if (first_begin_ns_ == 0) first_begin_ns_ = record.time_ns;
   token_ = {};
   token_.step = record.step;
   token_.position = begin.position;

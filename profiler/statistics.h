@@ -52,6 +52,8 @@ class Statistics {
   // Over the `seconds` (at most 60) that end with `now_ns`; `layer` -1: all.
   PickCounts recent_picks(uint64_t now_ns, int seconds, int32_t layer = -1) const;
   TimeCounts recent_time(uint64_t now_ns, int seconds) const;
+  // Tokens a second in that span, of which what lies before the first step counts for nothing.
+  double recent_rate(uint64_t now_ns, int seconds) const;
 
   const Histogram& token_ns() const { return token_ns_; }  // between tokens
   const Histogram& read_ns() const { return read_ns_; }    // one expert
@@ -127,7 +129,7 @@ class Statistics {
   // The running step, and the layer's event that its picks belong to.
   Token token_;
   int64_t next_position_ = -1;
-  uint64_t last_end_ns_ = 0;
+  uint64_t first_begin_ns_ = 0, last_end_ns_ = 0;
   int32_t event_layer_ = -1;
   std::vector<uint16_t> event_;       // each expert once
   std::vector<uint8_t> is_in_event_;  // [experts]

@@ -78,7 +78,7 @@ ordered_json tick_line(const WatchedEngine& engine, const Now& now, const char* 
                        {"model", reader.model()},
                        {"tokens", s.time().tokens},
                        {"prompt_tokens", s.time().prompt_rows},
-                       {"tokens_per_s", rounded(static_cast<double>(recent.tokens) / 10)},
+                       {"tokens_per_s", rounded(s.recent_rate(now.monotonic_ns, 10))},
                        {"hits", s.picks().hits()},
                        {"misses", s.picks().misses()},
                        {"hit_rate", rounded(s.picks().hit_rate())},
