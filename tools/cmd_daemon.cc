@@ -61,6 +61,41 @@ sigset_t blocked_signals() {
   return signals;
 }
 
+// What the server was started with stays: who scrapes it must not lose it.
+std::vector<std::string> keys_of_next_start(const DaemonConfig& now, const DaemonConfig& wanted) {
+  std::vector<std::string> keys;
+  if (wanted.address != now.address) keys.push_back("daemon.address");
+  if (wanted.port != now.port) keys.push_back("daemon.port");
+  if (wanted.key != now.key) keys.push_back("daemon.key");
+  return keys;
+}
+
+// Puts the settings in force that the file has now; where they cannot be had, all is as before.
+void reload(const DaemonFlags& flags, Config& config, Daemon& daemon, std::unique_ptr<JsonLog>& log,
+            std::optional<AutoTuning>& tuning) {
+  try {
+    Config wanted = config_of(flags);
+    log.reset();  // before it is opened again: the file has a lock
+    log = open_log(wanted);
+    daemon.set_slow_factor(wanted.daemon.slow_factor);
+    if (tuning && !wanted.tune.automatic) {
+      tuning->finish(now(), log.get());
+      tuning.reset();
+    }
+    if (!tuning && wanted.tune.automatic) tuning.emplace(runtime_folder());
+    const auto fixed = keys_of_next_start(config.daemon, wanted.daemon);
+    fmt::print(stderr, "settings read again{}{}\n",
+               fixed.empty() ? "" : "; from the next start on: ", fmt::join(fixed, ", "));
+    wanted.daemon.address = config.daemon.address;
+    wanted.daemon.port = config.daemon.port;
+    wanted.daemon.key = config.daemon.key;
+    config = wanted;
+  } catch (const Error& error) {
+    fmt::print(stderr, "hotset: settings were not read again: {}\n", error.what());
+    if (!log) log = open_log(config);
+  }
+}
+
 void run_daemon(const DaemonFlags& flags) {
   Config config = config_of(flags);
   const sigset_t signals = blocked_signals();
@@ -80,22 +115,7 @@ void run_daemon(const DaemonFlags& flags) {
     constexpr timespec kPeriod = {1, 0};
     const int signal = sigtimedwait(&signals, nullptr, &kPeriod);
     if (signal == SIGTERM || signal == SIGINT) break;
-    if (signal != SIGHUP) continue;
-    try {
-      Config read = config_of(flags);
-      log.reset();  // before it is opened again: the file has a lock
-      log = open_log(read);
-      daemon.set_slow_factor(read.daemon.slow_factor);
-      if (tuning && !read.tune.automatic) {
-        tuning->finish(now(), log.get());
-        tuning.reset();
-      }
-      if (!tuning && read.tune.automatic) tuning.emplace(runtime_folder());
-      fmt::print(stderr, "settings read again; address and port stay\n");
-    } catch (const Error& error) {
-      fmt::print(stderr, "hotset: settings were not read again: {}\n", error.what());
-      if (!log) log = open_log(config);
-    }
+    if (signal == SIGHUP) reload(flags, config, daemon, log, tuning);
   }
   if (tuning) tuning->finish(now(), log.get());
   daemon.finish(now(), log.get());
