@@ -1,6 +1,7 @@
 // `hotset top`: what `hotset daemon` finds, in a terminal. Reads the rings itself.
 #include <fmt/format.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -25,20 +26,30 @@ winsize terminal_size() {
   return size;
 }
 
-// The terminal's second screen, given back at the end.
+// The terminal's second screen, given back at the end. A resize is heard of so that it ends a wait,
+// which a signal that is ignored does not.
 struct Screen {
-  Screen() { fmt::print("\x1b[?1049h\x1b[?25l"); }
+  Screen() {
+    struct sigaction resized = {};
+    resized.sa_handler = [](int) {};
+    sigaction(SIGWINCH, &resized, nullptr);
+    fmt::print("\x1b[?1049h\x1b[?25l");
+  }
   ~Screen() {
     fmt::print("\x1b[?25h\x1b[?1049l");
     std::fflush(stdout);
   }
 };
 
-void run_top(bool once) {
+struct TopFlags {
+  bool once = false, json = false;
+};
+
+void run_top(const TopFlags& flags) {
   Daemon daemon(runtime_folder(), kSlowFactor);
-  if (once || isatty(STDOUT_FILENO) == 0) {
+  if (flags.once || flags.json || isatty(STDOUT_FILENO) == 0) {
     daemon.tick(now(), nullptr);
-    fmt::print("{}", frame_of(daemon, now(), kPlainWidth, 0));
+    fmt::print("{}", flags.json ? daemon.state() + "\n" : frame_of(daemon, now(), kPlainWidth, 0));
     return;
   }
   const Screen screen;
@@ -59,11 +70,12 @@ void run_top(bool once) {
 }  // namespace
 
 void add_top_command(CLI::App& app) {
-  const auto once = std::make_shared<bool>(false);
+  const auto o = std::make_shared<TopFlags>();
   CLI::App* command = app.add_subcommand("top", "Watch running engines in the terminal");
-  command->add_flag("-1,--once", *once, "print one picture and end");
+  command->add_flag("-1,--once", o->once, "print one picture and end");
+  command->add_flag("--json", o->json, "one JSON object on stdout, as the daemon's state.json");
   command->footer("Example:\n  hotset top");
-  command->callback([once] { run_top(*once); });
+  command->callback([o] { run_top(*o); });
 }
 
 }  // namespace hotset
