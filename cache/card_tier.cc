@@ -58,7 +58,7 @@ std::span<const CardResidencyDelta> CardTier::begin_step() {
   ready_.resize(kept);
   for (const CardCopy& copy : draining_) {
     Slot& slot = size_class(copy.id.layer).slots[copy.slot];
-    table_[index(slot.holds)] = -1;
+    forget(slot.holds);
     deltas_.push_back({slot.holds.layer, slot.holds.expert, kCardAbsent});
     slot.state = SlotState::kLoading;
     queue_.push_back(copy);
@@ -76,9 +76,15 @@ void CardTier::make_resident(const CardCopy& copy) {
   SizeClass& c = size_class(copy.id.layer);
   c.slots[copy.slot] = {SlotState::kResident, copy.id, {}};
   table_[index(copy.id)] = copy.slot;
+  resident_bytes_ += c.slot_bytes;
   end_coming(copy);
   c.policy->admit(copy.id);
   if (!copy.is_fill) ++stats_.admissions;
+}
+
+void CardTier::forget(ExpertId id) {
+  table_[index(id)] = -1;
+  resident_bytes_ -= size_class(id.layer).slot_bytes;
 }
 
 void CardTier::count(int32_t layer, std::span<const Pick> picks) {
@@ -248,8 +254,14 @@ CacheStats CardTier::stats() const {
   return stats_;
 }
 
+CardTier::Bytes CardTier::bytes() const {
+  const std::lock_guard lock(mutex_);
+  return {plan_.slot_bytes_total, resident_bytes_};
+}
+
 void CardTier::verify() const {
   const std::lock_guard lock(mutex_);
+  int64_t bytes = 0;
   size_t named = 0, states[5] = {}, free = 0, coming = 0;
   for (size_t i = 0; i < classes_.size(); ++i) {
     const SizeClass& c = classes_[i];
@@ -266,6 +278,7 @@ void CardTier::verify() const {
         HOTSET_CHECK(class_of(slot.holds.layer) == static_cast<int32_t>(i),
                      "an expert of another size");
         ++named;
+        bytes += c.slot_bytes;
       }
       if (slot.state != SlotState::kFree && slot.state != SlotState::kResident) {
         HOTSET_CHECK(is_coming_[index(slot.next)] == 1, "who comes is not marked so");
@@ -277,6 +290,7 @@ void CardTier::verify() const {
   const auto in_table =
       std::count_if(table_.begin(), table_.end(), [](SlotId s) { return s >= 0; });
   HOTSET_CHECK(named == static_cast<size_t>(in_table), "the table names a slot of nobody");
+  HOTSET_CHECK(bytes == resident_bytes_, "resident bytes do not add up");
   HOTSET_CHECK(coming == static_cast<size_t>(coming_ + filling_) && coming_ <= options_.copies_max,
                "copies do not add up");
   HOTSET_CHECK(std::count(is_coming_.begin(), is_coming_.end(), 1) == coming_ + filling_,

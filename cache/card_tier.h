@@ -97,6 +97,10 @@ class CardTier {
   int64_t slot_bytes(int32_t size_class) const { return classes_[size_class].slot_bytes; }
   SlotPlan plan() const;
   CacheStats stats() const;
+  struct Bytes {
+    int64_t slots = 0, resident = 0;  // all of them, and those that the table names
+  };
+  Bytes bytes() const;
   void verify() const;  // recomputes every total and link; aborts on a contradiction
 
  private:
@@ -131,6 +135,7 @@ class CardTier {
   CardCopy take_first();
   double price() const { return options_.lambda.value_or(price_.lambda()); }
   void rest(std::unique_lock<std::mutex>& lock);
+  void forget(ExpertId id);
   void set_slots(int32_t size_class, int32_t slots, std::vector<CardMove>& moves);
   std::vector<float> save_scores() const;
   void order_fills(std::span<const float> scores);
@@ -149,6 +154,7 @@ class CardTier {
   std::vector<Missing> missing_;    // of the running step
   std::vector<CardCopy> draining_, queue_, ready_;
   int32_t coming_ = 0, filling_ = 0, under_way_ = 0;
+  int64_t resident_bytes_ = 0;
   bool is_resting_ = false;           // no copy begins
   std::vector<uint32_t> fill_order_;  // indices of the table, of those with a score
   size_t fill_next_ = 0;

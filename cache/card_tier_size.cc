@@ -29,7 +29,7 @@ std::vector<CardMove> CardTier::resize(SlotPlan plan) {
 void CardTier::rest(std::unique_lock<std::mutex>& lock) {
   is_resting_ = true;
   for (const CardCopy& copy : draining_) {
-    table_[index(size_class(copy.id.layer).slots[copy.slot].holds)] = -1;
+    forget(size_class(copy.id.layer).slots[copy.slot].holds);
     drop(copy);
   }
   for (const CardCopy& copy : queue_) drop(copy);
@@ -51,7 +51,8 @@ void CardTier::set_slots(int32_t size_class, int32_t slots, std::vector<CardMove
     HOTSET_CHECK(victim, "a resident that no policy knows");
     c.policy->evict(*victim);
     ++stats_.evictions;
-    c.slots[std::exchange(table_[index(*victim)], -1)] = {};
+    c.slots[table_[index(*victim)]] = {};
+    forget(*victim);
   }
   c.slots.resize(static_cast<size_t>(std::max(slots, before)));
   c.free.clear();

@@ -148,4 +148,8 @@ void Recorder::guard(GuardLane lane, bool is_on, double gain_ms) {
   write(RecordType::kGuard, static_cast<uint8_t>(lane), -1, GuardRecord{is_on ? 1 : 0, gain_ms});
 }
 
+void Recorder::card(const CardRecord& step) {
+  write(RecordType::kCard, 0, -1, step);
+}
+
 }  // namespace hotset

@@ -106,6 +106,7 @@ class Recorder {
   // Of `picked` experts of a layer `predicted` had been named before, `right` of them rightly.
   void prediction(int32_t layer, int32_t predicted, int32_t right, int32_t picked);
   void guard(GuardLane lane, bool is_on, double gain_ms);
+  void card(const CardRecord& step);
 
  private:
   uint64_t now_ns() const;  // 0 without a ring

@@ -25,6 +25,7 @@ enum class RecordType : uint8_t {
   kPrediction,     // PredictionRecord: what a predictor said of a layer, and what was right
   kGuard,          // GuardRecord; detail: GuardLane
   kLayer,          // LayerRecord: the parts of a layer, when the last of them ended
+  kCard,           // CardRecord: how a card's slots served a step, at its end
 };
 
 // Spans of time on one thread; also the names of NVTX ranges and of the Chrome trace. The parts of
@@ -39,7 +40,7 @@ enum class RangeName : uint8_t {
   kHead,      // final norm and logits
   kReadWait,  // the step waits for its own reads: `bytes` in `count` of them
   kFillWait,  // ... for reads that others had begun
-  kCardWait,  // ... for the card
+  kCardWait,  // ... for the card, and for the misses that the host computes for it
   kRead,      // one expert from the file into a slot, on the thread that reads
   kCopy,      // ... from host memory to the card
 };
@@ -146,6 +147,12 @@ struct GuardRecord {
   int64_t is_on = 0;
   double gain_ms = 0;  // measured, a token; negative: it lost
   int64_t unused[3] = {};
+};
+
+struct CardRecord {
+  int64_t hits = 0, misses = 0;  // distinct experts of each layer, by whether the card had them
+  int64_t slot_bytes = 0, resident_bytes = 0;
+  int64_t unused = 0;
 };
 
 struct Record {

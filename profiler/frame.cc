@@ -45,6 +45,13 @@ void add_engine(std::vector<std::string>& lines, const WatchedEngine& engine, co
       "spent on    compute {:.2f} ms   reads {:.2f} ms   card {:.2f} ms   other {:.2f} ms",
       mean_ms(recent.compute_ns), mean_ms(recent.read_wait_ns), mean_ms(recent.card_wait_ns),
       mean_ms(recent.other_ns)));
+  if (s.card().is_known) {
+    lines.push_back(fmt::format(
+        "on the card 10 s {:5.1f} %   1 min {:5.1f} %   all {:5.1f} %   {} of {}",
+        100 * s.recent_card_picks(now.monotonic_ns, 10).hit_rate(),
+        100 * s.recent_card_picks(now.monotonic_ns, 60).hit_rate(), 100 * s.card().picks.hit_rate(),
+        bytes(s.card().resident_bytes), bytes(s.card().slot_bytes)));
+  }
   lines.push_back(fmt::format("experts     {} of {}   read {}   admitted {} ({} hit)   evicted {}",
                               bytes(reader.resident_bytes()), bytes(reader.budget_bytes()),
                               bytes(static_cast<int64_t>(s.bytes_read())), s.admissions(),

@@ -33,14 +33,17 @@ Metrics::Metrics()
                               "Experts that became resident and were then hit at least once.")),
       evictions_unhit_(counter("hotset_evictions_unhit_total",
                                "Experts that were given up without ever having been hit.")),
+      card_picks_(counter("hotset_card_expert_picks_total",
+                          "Experts that a layer's step on a card needed, by whether it had them.")),
       predictions_(counter("hotset_predictions_total", "Experts predicted for a layer.")),
       errors_(counter("hotset_errors_total", "Steps that an error ended.")),
       records_lost_(
           counter("hotset_records_lost_total", "Records overwritten before the daemon read them.")),
       records_invalid_(
           counter("hotset_records_invalid_total", "Records that contradict the format.")),
-      resident_(gauge("hotset_expert_resident_bytes", "Memory that resident experts take.")),
-      budget_(gauge("hotset_expert_budget_bytes", "Memory that experts may take.")),
+      resident_(
+          gauge("hotset_expert_resident_bytes", "Memory that resident experts take, by tier.")),
+      budget_(gauge("hotset_expert_budget_bytes", "Memory that experts may take, by tier.")),
       guard_on_(gauge("hotset_guard_on", "1 where the runtime uses this lane, 0 where it lost.")),
       latency_(prometheus::BuildHistogram()
                    .Name("hotset_token_latency_seconds")
@@ -131,14 +134,27 @@ void Metrics::add_residency(EngineMetrics& engine, const Statistics& s, const Ri
   count(engine, evictions_, {}, static_cast<double>(s.evictions()));
   count(engine, admissions_hit_, {}, static_cast<double>(s.admissions_hit()));
   count(engine, evictions_unhit_, {}, static_cast<double>(s.evictions_unhit()));
-  resident_.Add({{"model", engine.model_}}).Increment(static_cast<double>(reader.resident_bytes()));
-  budget_.Add({{"model", engine.model_}}).Increment(static_cast<double>(reader.budget_bytes()));
+  add_bytes(engine, "ram", reader.resident_bytes(), reader.budget_bytes());
   for (int i = 0; i < kGuardLanes; ++i) {
     const Statistics::Guard& guard = s.guard(static_cast<GuardLane>(i));
     if (!guard.is_known) continue;
     guard_on_.Add({{"model", engine.model_}, {"lane", guard_lane_name(static_cast<GuardLane>(i))}})
         .Set(guard.is_on ? 1 : 0);
   }
+}
+
+void Metrics::add_bytes(const EngineMetrics& engine, const char* tier, int64_t resident,
+                        int64_t budget) {
+  const Labels labels = {{"model", engine.model_}, {"tier", tier}};
+  resident_.Add(labels).Increment(static_cast<double>(resident));
+  budget_.Add(labels).Increment(static_cast<double>(budget));
+}
+
+void Metrics::add_card(EngineMetrics& engine, const Statistics::Card& card) {
+  if (!card.is_known) return;
+  add_bytes(engine, "card", card.resident_bytes, card.slot_bytes);
+  count(engine, card_picks_, {{"result", "hit"}}, static_cast<double>(card.picks.hits()));
+  count(engine, card_picks_, {{"result", "miss"}}, static_cast<double>(card.picks.misses()));
 }
 
 void Metrics::add(EngineMetrics& engine, const Statistics& s, const RingReader& reader) {
@@ -158,6 +174,7 @@ void Metrics::add(EngineMetrics& engine, const Statistics& s, const RingReader& 
     count(engine, slow_, {{"cause", cause}}, static_cast<double>(engine.slow_[cause]));
   }
   add_residency(engine, s, reader);
+  add_card(engine, s.card());
   count(engine, predictions_, {{"result", "right"}}, static_cast<double>(s.predicted_right()));
   count(engine, predictions_, {{"result", "wrong"}},
         static_cast<double>(s.predicted() - s.predicted_right()));

@@ -52,6 +52,8 @@ class Metrics {
   void observe(EngineMetrics& engine, prometheus::Family<prometheus::Histogram>& family,
                const Histogram& values, double unit, int first_octave, int octaves);
   void add_picks(EngineMetrics& engine, const Statistics& s);
+  void add_bytes(const EngineMetrics& engine, const char* tier, int64_t resident, int64_t budget);
+  void add_card(EngineMetrics& engine, const Statistics::Card& card);
   void add_residency(EngineMetrics& engine, const Statistics& s, const RingReader& reader);
 
   prometheus::Registry registry_;
@@ -59,7 +61,7 @@ class Metrics {
   prometheus::Counter& log_lines_lost_;
   prometheus::Family<prometheus::Counter>&tokens_, &prompt_tokens_, &picks_, &token_time_, &slow_,
       &read_bytes_, &copied_bytes_, &admissions_, &evictions_, &admissions_hit_, &evictions_unhit_,
-      &predictions_, &errors_, &records_lost_, &records_invalid_;
+      &card_picks_, &predictions_, &errors_, &records_lost_, &records_invalid_;
   prometheus::Family<prometheus::Gauge>&resident_, &budget_, &guard_on_;
   prometheus::Family<prometheus::Histogram>&latency_, &read_duration_, &reuse_;
 };

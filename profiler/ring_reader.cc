@@ -231,6 +231,11 @@ bool RingReader::is_valid(const Record& r) const {
     }
     case RecordType::kGuard:
       return r.detail < kGuardLanes;
+    case RecordType::kCard: {
+      const auto c = r.as<CardRecord>();
+      return is_size(c.hits) && is_size(c.misses) && is_size(c.slot_bytes) &&
+             is_size(c.resident_bytes);
+    }
   }
   return false;
 }

@@ -68,6 +68,7 @@ Statistics::Second& Statistics::second_of(uint64_t time_ns) {
   Second& slot = seconds_[second % kSeconds];
   if (slot.second != second) {
     std::fill(slot.layers.begin(), slot.layers.end(), PickCounts{});
+    slot.card = {};
     slot.time = {};
     slot.second = second;
   }
@@ -93,6 +94,15 @@ TimeCounts Statistics::recent_time(uint64_t now_ns, int seconds) const {
   const uint64_t now = now_ns / kNsPerSecond;
   for (const Second& s : seconds_) {
     if (s.second <= now && s.second + seconds > now) add(sum, s.time);
+  }
+  return sum;
+}
+
+PickCounts Statistics::recent_card_picks(uint64_t now_ns, int seconds) const {
+  PickCounts sum;
+  const uint64_t now = now_ns / kNsPerSecond;
+  for (const Second& s : seconds_) {
+    if (s.second <= now && s.second + seconds > now) sum += s.card;
   }
   return sum;
 }
@@ -180,6 +190,9 @@ void Statistics::absorb(std::span<const Record> records,
         guard = {true, g.is_on != 0, g.gain_ms, guard.changes + 1};
         break;
       }
+      case RecordType::kCard:
+        absorb_card(r);
+        break;
     }
   }
 }
@@ -265,7 +278,7 @@ void Statistics::absorb_range(const Record& record) {
       break;
     case RangeName::kCardWait:
       token_.card_wait_ns += range.duration_ns;
-      break;
+      return;
     default:
       return;
   }
@@ -273,6 +286,18 @@ void Statistics::absorb_range(const Record& record) {
     token_.waits.push_back({record.layer, 0});
   }
   token_.waits.back().ns += range.duration_ns;
+}
+
+void Statistics::absorb_card(const Record& record) {
+  const auto step = record.as<CardRecord>();
+  PickCounts picks;
+  picks.by_source[static_cast<size_t>(PickSource::kResident)] = static_cast<uint64_t>(step.hits);
+  picks.by_source[static_cast<size_t>(PickSource::kHost)] = static_cast<uint64_t>(step.misses);
+  card_.picks += picks;
+  second_of(record.time_ns).card += picks;
+  card_.is_known = true;
+  card_.slot_bytes = step.slot_bytes;
+  card_.resident_bytes = step.resident_bytes;
 }
 
 void Statistics::end_step(const Record& record, const std::function<void(const Token&)>& on_token) {
@@ -283,6 +308,8 @@ void Statistics::end_step(const Record& record, const std::function<void(const T
   if (!is_whole) return;
   token_.step_ns = end.duration_ns;
   token_.failed = end.failed != 0;
+  // A wait for the card holds the reads of what the host computes for it meanwhile.
+  token_.card_wait_ns -= std::min(token_.card_wait_ns, token_.read_wait_ns);
   // A layer's parts hold its waits.
   token_.compute_ns -= std::min(token_.compute_ns, token_.read_wait_ns + token_.card_wait_ns);
   notice_topic();

@@ -52,6 +52,8 @@ class Statistics {
   // Over the `seconds` (at most 60) that end with `now_ns`; `layer` -1: all.
   PickCounts recent_picks(uint64_t now_ns, int seconds, int32_t layer = -1) const;
   TimeCounts recent_time(uint64_t now_ns, int seconds) const;
+  // Of a card's slots: hits are its own, misses are the host's picks.
+  PickCounts recent_card_picks(uint64_t now_ns, int seconds) const;
   // Tokens a second in that span, of which what lies before the first step counts for nothing.
   double recent_rate(uint64_t now_ns, int seconds) const;
 
@@ -70,6 +72,13 @@ class Statistics {
   uint64_t evictions() const { return evictions_; }
   uint64_t admissions_hit() const { return admissions_hit_; }    // at least once
   uint64_t evictions_unhit() const { return evictions_unhit_; }  // never
+
+  struct Card {
+    bool is_known = false;  // an engine on a card
+    PickCounts picks;
+    int64_t slot_bytes = 0, resident_bytes = 0;
+  };
+  const Card& card() const { return card_; }
 
   uint64_t predicted() const { return predicted_; }
   uint64_t predicted_right() const { return predicted_right_; }
@@ -92,6 +101,7 @@ class Statistics {
   struct Second {
     uint64_t second = 0;
     std::vector<PickCounts> layers;
+    PickCounts card;
     TimeCounts time;
   };
   static constexpr int kSeconds = 64;
@@ -103,6 +113,7 @@ class Statistics {
   void begin_step(const Record& record);
   void absorb_picks(const Record& record);
   void absorb_range(const Record& record);
+  void absorb_card(const Record& record);
   void end_event();
   bool is_of_token(const Record& record) const {
     return token_.is_complete && record.step == token_.step;
@@ -121,6 +132,7 @@ class Statistics {
   uint64_t admissions_ = 0, evictions_ = 0, admissions_hit_ = 0, evictions_unhit_ = 0;
   uint64_t predicted_ = 0, predicted_right_ = 0, predicted_of_ = 0;
   std::array<Guard, kGuardLanes> guards_;
+  Card card_;
   uint64_t errors_ = 0, budget_changes_ = 0;
   std::string last_error_;
   std::vector<float> heat_;  // [layers][experts]

@@ -101,6 +101,18 @@ ordered_json tick_line(const WatchedEngine& engine, const Now& now, const char* 
                        {"records", reader.reported()},
                        {"records_lost", reader.lost()},
                        {"records_invalid", reader.invalid()}};
+  if (s.card().is_known) {
+    const auto rate = [&](int seconds) {
+      return rounded(s.recent_card_picks(now.monotonic_ns, seconds).hit_rate());
+    };
+    line["card"] = {{"hits", s.card().picks.hits()},
+                    {"misses", s.card().picks.misses()},
+                    {"hit_rate", rounded(s.card().picks.hit_rate())},
+                    {"hit_rate_10s", rate(10)},
+                    {"hit_rate_60s", rate(60)},
+                    {"slot_bytes", s.card().slot_bytes},
+                    {"resident_bytes", s.card().resident_bytes}};
+  }
   for (int i = 0; i < kGuardLanes; ++i) {
     const auto lane = static_cast<GuardLane>(i);
     if (!s.guard(lane).is_known) continue;

@@ -49,7 +49,7 @@ std::string explain(const Token& token) {
     text += layers_of(token);
     if (token.after_topic_change) text += " after a topic change";
   } else if (cause == "card") {
-    text += ms(token.card_wait_ns) + " waiting for the card" + layers_of(token);
+    text += ms(token.card_wait_ns) + " waiting for the card";
   } else if (cause == "compute") {
     text += ms(token.compute_ns) + " computing";
   } else {

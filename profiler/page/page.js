@@ -95,6 +95,10 @@ function heat(canvas, rows) {
 function facts(engine) {
   const share = engine.predicted > 0 ? percent(engine.predicted_right / engine.predicted) : '-';
   const useful = engine.admissions > 0 ? percent(engine.admissions_hit / engine.admissions) : '-';
+  const card = engine.card ? [
+    ['card: hit rate, 10 s', percent(engine.card.hit_rate_10s)], ['all', percent(engine.card.hit_rate)],
+    ['experts on the card', bytes(engine.card.resident_bytes) + ' of ' + bytes(engine.card.slot_bytes)],
+  ] : [];
   return [
     ['model', engine.model], ['process', engine.pid],
     ['tokens', engine.tokens], ['tokens a second', engine.tokens_per_s],
@@ -105,7 +109,7 @@ function facts(engine) {
     ['experts in memory', bytes(engine.resident_bytes) + ' of ' + bytes(engine.budget_bytes)],
     ['read', bytes(engine.bytes_read)], ['reuse distance, p50', engine.reuse_distance.p50],
     ['admitted', engine.admissions], ['... and hit later', useful], ['evicted', engine.evictions],
-    ['predictor right', share], ['errors', engine.errors], ['records lost', engine.records_lost],
+    ['predictor right', share], ...card, ['errors', engine.errors], ['records lost', engine.records_lost],
   ];
 }
 

@@ -70,6 +70,7 @@ CardDevice::CardDevice(const ModelConfig& c, Weights& weights, CardRuntime& card
       stream_(own_stream_.stream),
       image_(on_card(card, stream_, weights.memory, weights.image_bytes)),
       weights_(weights_at(weights, image_.data())),
+      recorder_(recorder),
       workspace_(card),
       room_(options.room),
       sequences_(std::make_unique<SequenceBytes>(*this), c, weights.layers_of_kind(false),
@@ -212,10 +213,22 @@ Rows CardDevice::end_step(Rows logits) {
   auto* const seen = reinterpret_cast<float*>(grown(logits_, card_, bytes, "logits"));
   card_.copy(stream_, seen, logits.data, bytes);
   experts_.end_step();
-  card_.synchronise(stream_);
+  {
+    const auto wait = recorder_.range(RangeName::kCardWait);
+    card_.synchronise(stream_);
+  }
   experts_.finish_step();
+  tell_watchers();
   step_turn_ = {};
   return {seen, logits.rows, logits.width};
+}
+
+// All that the tier has counted since a step was told of last.
+void CardDevice::tell_watchers() {
+  const CacheStats stats = tier().stats(), before = std::exchange(told_, stats);
+  const CardTier::Bytes bytes = tier().bytes();
+  recorder_.card(
+      {stats.hits - before.hits, stats.misses - before.misses, bytes.slots, bytes.resident});
 }
 
 // The misses' server is still there: what waits for it on the card gets its answers.

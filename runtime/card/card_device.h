@@ -83,6 +83,7 @@ class CardDevice : public Device {
   void fit_slots(const CardRoom& room, int64_t kv_bytes);
   void grow_sequences(int64_t bytes);
   void finish_capture();
+  void tell_watchers();
   void quantise(const Activations& a, const uint32_t* order, const Activations& to);
   void quantise(const Activations& a) { quantise(a, nullptr, a); }
   CardStep step_of(std::span<const RowRun> runs, int64_t rows) const;
@@ -96,6 +97,8 @@ class CardDevice : public Device {
   const CardStream stream_;
   CardMemory image_;
   Weights weights_;  // views of the image
+  Recorder& recorder_;
+  CacheStats told_;  // what watchers know
   CardWorkspace workspace_;
   mutable Turns turns_;  // a step has one, and who changes what slots and sequences have
   std::unique_lock<Turns> step_turn_;

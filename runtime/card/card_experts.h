@@ -47,7 +47,7 @@ class CardExperts : private MissComputer {
   SlotPlan plan_slots(int64_t bytes) const;
   // Whether steps have other launches from here on: of a size without slots nothing is launched.
   bool resize(SlotPlan plan);
-  int64_t slot_bytes() const { return tier_.plan().slot_bytes_total; }
+  int64_t slot_bytes() const { return tier_.bytes().slots; }
   // Once, why nothing is copied into slots any more, if that has failed.
   std::string take_failure() { return copier_->take_failure(); }
   uint32_t* not_finite() const { return &errors_->not_finite; }
