@@ -17,27 +17,13 @@
 #include "profiler/http_server.h"
 #include "profiler/report.h"
 #include "tests/cache/fake_source.h"
+#include "tests/profiler/exported.h"
 #include "tests/profiler/rings.h"
 #include "tests/support/engine.h"
 #include "tools/now.h"
 
 namespace hotset::test {
 namespace {
-
-using nlohmann::json;
-
-std::vector<json> lines_of(const std::string& path) {
-  std::vector<json> lines;
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) lines.push_back(json::parse(line));
-  return lines;
-}
-
-// The number after a metric's name and labels.
-double metric(const std::string& text, const std::string& name) {
-  const size_t at = text.find("\n" + name + " ");
-  return at == std::string::npos ? -1 : std::stod(text.substr(at + name.size() + 2));
-}
 
 class DaemonTest : public testing::Test {
  protected:
@@ -127,15 +113,22 @@ TEST_F(DaemonTest, InjectedDelaysAreBlamedOnTheirLayer) {
   };
   Statistics statistics(small_header());
   RingReader reader(find_rings(folder.path()).at(0));
-  int blamed = 0;
+  int blamed = 0, tokens = 0, held_up = 0;
   constexpr int kTokens = 100;
-  for (int t = 0; t < kTokens; ++t) {
+  for (int t = 0; tokens < kTokens && held_up < kTokens; ++t) {
     {
       auto step = recorder.step(t, 1);
       for (int32_t layer = 0; layer < 4; ++layer) event(layer, t % 64);
       step.done();
     }
     statistics.absorb(drain(reader), [&](const Token& token) {
+      // Where the machine itself takes as long, that is the cause: such a token says nothing here.
+      constexpr int64_t kHeldUpNs = 15000000;
+      if (token.other_ns() > kHeldUpNs || token.compute_ns > kHeldUpNs) {
+        ++held_up;
+        return;
+      }
+      ++tokens;
       const std::string text = explain(token);
       blamed += cause_of(token) == std::string("reads") && !token.waits.empty() &&
                         std::max_element(
@@ -231,6 +224,19 @@ TEST_F(DaemonTest, AnEngineThatEndsIsReadToItsEnd) {
   EXPECT_EQ(metric(daemon.metrics(), "hotset_engines"), 0);
 }
 
+TEST_F(DaemonTest, ARingThatWasCutOffIsToldOfOnceAsAnEnd) {
+  const Ring ring(folder.path(), small_header(), 256, 2);
+  daemon.tick(now(), nullptr);
+  ASSERT_EQ(daemon.engines().size(), 1U);
+  ASSERT_EQ(truncate(ring.path().c_str(), 100), 0);
+  for (int tick = 0; tick < 3; ++tick) {
+    daemon.tick(now(), nullptr);
+    EXPECT_TRUE(daemon.engines().empty());
+    EXPECT_TRUE(daemon.refused().empty());
+  }
+  ASSERT_EQ(truncate(ring.path().c_str(), ring.bytes()), 0);  // its owner's, still
+}
+
 TEST_F(DaemonTest, AForeignRingIsRefusedAndNamedAndTheOthersAreWatched) {
   const Ring good(folder.path(), small_header(), 256, 2);
   std::ofstream(folder.path() + "/1-0.ring") << std::string(10000, 'x');
@@ -238,21 +244,6 @@ TEST_F(DaemonTest, AForeignRingIsRefusedAndNamedAndTheOthersAreWatched) {
   daemon.tick(now(), nullptr);
   EXPECT_EQ(daemon.engines().size(), 1U);
   EXPECT_EQ(daemon.refused().size(), 2U);
-}
-
-TEST_F(DaemonTest, TheLogStaysWithinItsBoundAndLosesNoWholeLine) {
-  std::filesystem::create_directory(folder.path());
-  {
-    JsonLog log(log_path(), 4000);
-    for (int i = 0; i < 500; ++i) log.append("{\"i\":" + std::to_string(i) + "}");
-    EXPECT_EQ(log.lost(), 0U);
-    EXPECT_THROW(JsonLog(log_path(), 4000), Error);  // another daemon
-  }
-  EXPECT_LE(std::filesystem::file_size(log_path()) + std::filesystem::file_size(log_path() + ".1"),
-            4000U);
-  EXPECT_EQ(lines_of(log_path()).back()["i"], 499);
-  EXPECT_EQ(lines_of(log_path() + ".1").back()["i"].get<int>() + 1,
-            lines_of(log_path()).front()["i"]);
 }
 
 TEST_F(DaemonTest, AFullDiskCostsLinesAndNothingElse) {
@@ -275,6 +266,8 @@ TEST_F(DaemonTest, ThePageTheStateAndTheMetricsAreServedToThisMachineOnly) {
   const HttpServer server(daemon, options);
   httplib::Client client("127.0.0.1", server.port());
   EXPECT_THAT(client.Get("/")->body, testing::HasSubstr("<canvas id=\"heat\""));
+  EXPECT_THAT(client.Get("/")->get_header_value("Content-Security-Policy"),
+              testing::HasSubstr("default-src 'none'; script-src 'self'"));
   EXPECT_THAT(client.Get("/page.js")->body, testing::HasSubstr("state.json"));
   EXPECT_EQ(client.Get("/page.css")->status, 200);
   EXPECT_THAT(client.Get("/metrics")->body, testing::HasSubstr("hotset_tokens_total"));
@@ -283,7 +276,12 @@ TEST_F(DaemonTest, ThePageTheStateAndTheMetricsAreServedToThisMachineOnly) {
   EXPECT_EQ(state["engines"][0]["layers"].size(), 64U);
   EXPECT_EQ(state["engines"][0]["heat"][0].get<std::string>().size(), 512U);
   EXPECT_EQ(state["history"].size(), 1U);
-  EXPECT_EQ(client.Get("/state.json", {{"Host", "evil.example:9477"}})->status, 403);
+  for (const char* host : {"evil.example:9477", "127.0.0.1.evil.example", "128.0.0.1", ""}) {
+    EXPECT_EQ(client.Get("/state.json", {{"Host", host}})->status, 403) << host;
+  }
+  for (const char* host : {"localhost:9477", "127.0.0.2", "[::1]:9477"}) {
+    EXPECT_EQ(client.Get("/state.json", {{"Host", host}})->status, 200) << host;
+  }
   EXPECT_EQ(client.Get("/nothing")->status, 404);
 }
 
@@ -292,6 +290,9 @@ TEST_F(DaemonTest, AnAddressThatOthersReachNeedsAKey) {
   options.port = 0;
   options.address = "0.0.0.0";
   EXPECT_THROW(HttpServer(daemon, options), Error);
+  options.address = "127.example";
+  EXPECT_THROW(HttpServer(daemon, options), Error);
+  options.address = "0.0.0.0";
   options.key = "secret";
   const HttpServer server(daemon, options);
   httplib::Client client("127.0.0.1", server.port());

@@ -55,6 +55,10 @@ TEST(LiveRoutingTest, HitsAndMissesShareTheRanksEvenly) {
   add_token(script, 0, 10, 2);  // hits 10, 11; misses 12, 13
   const RoutingTrace trace = routing_of(script).trace();
   EXPECT_THAT(trace.row(trace.events[0], 0), ElementsAre(10, 12, 11, 13));
+  Script one;
+  add_token(one, 0, 10, 1);  // the hit is the middle one, not the first
+  const RoutingTrace other = routing_of(one).trace();
+  EXPECT_THAT(other.row(other.events[0], 0), ElementsAre(11, 10, 12, 13));
 }
 
 TEST(LiveRoutingTest, AMissCostsWhatTheLayersTookLongerForIt) {
@@ -67,6 +71,21 @@ TEST(LiveRoutingTest, AMissCostsWhatTheLayersTookLongerForIt) {
   for (int t = 0; t < 12; ++t) add_token(hits, t, 10, 4);
   EXPECT_EQ(routing_of(hits).costs().miss_ms, 0);
   EXPECT_EQ(LiveRouting(small_header(), 10).costs().rest_ms, 0);
+}
+
+TEST(LiveRoutingTest, MissesThatSeemToSaveTimeCostNothing) {
+  Script script;
+  for (int t = 0; t < 12; ++t) {
+    script.begin(t);
+    for (uint16_t layer = 0; layer < 4; ++layer) {
+      const auto hits = static_cast<size_t>(t % 5);
+      script.picks(layer, {1, 2, 3, 4}, hits);
+      script.layer(layer, {{0, 0, static_cast<int64_t>((5 + hits) * kMs), 0}});
+    }
+    script.end();
+  }
+  EXPECT_EQ(routing_of(script).costs().miss_ms, 0);
+  EXPECT_GT(routing_of(script).costs().rest_ms, 20);
 }
 
 TEST(LiveRoutingTest, WhatIsNotWholeOrNotOneRowIsLeftOut) {

@@ -408,6 +408,7 @@ TEST_F(RingTest, AnotherVersionAndEveryBrokenHeaderIsRefused) {
   };
   EXPECT_THAT(change(offsetof(RingHeader, magic), 7), testing::HasSubstr("not a ring"));
   EXPECT_THAT(change(offsetof(RingHeader, version), 7), testing::HasSubstr("version 7"));
+  EXPECT_THAT(change(offsetof(RingHeader, version), 1), testing::HasSubstr("version 1,"));
   for (const size_t field :
        {offsetof(RingHeader, cell_bytes), offsetof(RingHeader, lanes),
         offsetof(RingHeader, file_bytes), offsetof(RingHeader, layers),

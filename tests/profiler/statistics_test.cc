@@ -60,6 +60,10 @@ TEST_F(StatisticsTest, TheExplanationNamesTheLayersAndTheTopic) {
   token.after_topic_change = true;
   EXPECT_EQ(explain(token),
             "token 812: 41 ms, 33 ms waiting for 6 reads in layers 3, 7, 20 after a topic change");
+  token.after_topic_change = false;
+  token.waits.insert(token.waits.end(), {{21, kMs}, {22, 20 * kMs}, {23, 2 * kMs}, {24, 3 * kMs}});
+  EXPECT_EQ(explain(token),
+            "token 812: 41 ms, 33 ms waiting for 6 reads in layers 3, 7, 20, 22, 24 and 2 more");
   token.read_wait_ns = 0;
   EXPECT_EQ(explain(token), "token 812: 41 ms, 33 ms outside of the model's operations");
   token.compute_ns = 40 * kMs;
@@ -88,6 +92,21 @@ TEST_F(StatisticsTest, WindowsForgetAndTotalsDoNot) {
   EXPECT_EQ(statistics.recent_time(now, 60).tokens, 2U);
 }
 
+// Ten a second, of which a watcher that looks after three seconds has seen thirty.
+TEST_F(StatisticsTest, TheRateIsThatOfTheTimeThatHasBeenWatched) {
+  EXPECT_EQ(statistics.recent_rate(script.time_ns, 10), 0);
+  for (const int seconds : {3, 30}) {
+    for (int t = 0; t < 10 * seconds; ++t) {
+      script.begin(t);
+      script.time_ns += 100 * kMs;
+      script.end();
+    }
+    absorb();
+    EXPECT_NEAR(statistics.recent_rate(script.time_ns, 10), 10, 0.2) << seconds;
+  }
+  EXPECT_EQ(statistics.recent_rate(script.time_ns + 11000 * kMs, 10), 0);
+}
+
 TEST_F(StatisticsTest, AnInsertedExpertIsUsefulWhenItIsHit) {
   const auto slot = [&](RecordType type, int32_t expert) {
     script.add(type, 0, 1, SlotRecord{expert, 0, 100});
@@ -108,6 +127,49 @@ TEST_F(StatisticsTest, AnInsertedExpertIsUsefulWhenItIsHit) {
   EXPECT_EQ(statistics.admissions_hit(), 1U);
   EXPECT_EQ(statistics.evictions(), 2U);
   EXPECT_EQ(statistics.evictions_unhit(), 1U);
+  // That it was admitted again has been lost: of which admission it is a hit, nobody knows.
+  script.begin(3);
+  script.picks(1, {6}, 1);
+  script.end();
+  absorb();
+  EXPECT_EQ(statistics.admissions_hit(), 1U);
+}
+
+TEST_F(StatisticsTest, WaitsAreOfTheirOwnStepAndOfEitherKind) {
+  script.begin(1);
+  script.end();
+  script.begin(2);
+  script.range(RangeName::kFillWait, 1, 4 * kMs, 1);
+  script.range(RangeName::kReadWait, 1, 5 * kMs, 2);
+  script.range(RangeName::kReadWait, 2, 6 * kMs, 1);
+  --script.records.back().step;  // an engine's thread was late with it
+  script.layer(3, {{0, 0, 20 * kMs, 0}}, 15 * kMs);
+  --script.records.back().step;
+  script.end();
+  absorb();
+  const Token& token = tokens.back();
+  EXPECT_EQ(token.read_wait_ns, 9 * kMs);
+  EXPECT_EQ(token.reads, 3);
+  EXPECT_EQ(token.read_bytes, 300);
+  EXPECT_EQ(token.compute_ns, 0);
+  ASSERT_EQ(token.waits.size(), 1U);
+  EXPECT_EQ(token.waits[0].ns, 9 * kMs);
+}
+
+TEST_F(StatisticsTest, AfterAStepThatFailedNobodyKnowsWhatTheNextOneFollows) {
+  script.begin(1);
+  script.end();
+  script.begin(2);
+  script.add(RecordType::kStepEnd, 0, 0, StepRecord{2, 1, 0, 1});
+  script.time_ns += 5000 * kMs;
+  script.begin(3);
+  script.end();
+  absorb();
+  ASSERT_EQ(tokens.size(), 3U);
+  EXPECT_TRUE(tokens[1].failed);
+  EXPECT_FALSE(tokens[2].follows);
+  EXPECT_EQ(statistics.time().tokens, 2U);
+  EXPECT_EQ(statistics.token_ns().count(), 0U);
 }
 
 // Against LRU caches of all sizes that replay the trace: what is used again after D others is a hit
@@ -173,6 +235,17 @@ TEST_F(StatisticsTest, APauseOfTheUserIsNoLatency) {
   EXPECT_EQ(statistics.token_ns().count(), 1U);
   EXPECT_EQ(statistics.time().tokens, 1U);
   EXPECT_EQ(statistics.time().prompt_rows, 15U);
+}
+
+TEST(HistogramTest, AQuantileIsTheLeastThatSoManyAreNotAbove) {
+  Histogram histogram;
+  EXPECT_EQ(histogram.quantile(0.5), 0U);
+  for (const uint64_t value : {1, 2, 3}) histogram.add(value);
+  EXPECT_EQ(histogram.quantile(0.33), 1U);
+  EXPECT_EQ(histogram.quantile(0.34), 2U);
+  EXPECT_EQ(histogram.quantile(0.5), 2U);
+  EXPECT_EQ(histogram.quantile(0.99), 3U);
+  EXPECT_EQ(histogram.count_up_to(2), 2U);
 }
 
 TEST(HistogramTest, QuantilesAreWithinASixteenthOfTheTruth) {

@@ -93,6 +93,18 @@ TEST(TuneTest, MoreSlotsOnAStoredRoutingGainWhatTheReplaysSay) {
   EXPECT_EQ(best_row(rows), 1u);
 }
 
+// Student's t for 31 degrees of freedom at 95 % of one, and of three together.
+TEST(TuneTest, TheMoreAreComparedTheWiderIsEachInterval) {
+  const RoutingTrace trace = random_trace(3, 512, 2, 20, 4);
+  const std::vector<TuneSetting> four = {
+      setting(trace, {PolicyKind::kLru}, 6), setting(trace, {PolicyKind::kLfu}, 6),
+      setting(trace, {PolicyKind::kScore, 4}, 6), setting(trace, {PolicyKind::kScore, 64}, 6)};
+  const Interval alone = tune_all(trace, {four[0], four[1]})[1].gain_ms;
+  const Interval among = tune_all(trace, four)[1].gain_ms;
+  EXPECT_EQ(alone.mean, among.mean);
+  EXPECT_NEAR(among.half_width / alone.half_width, 2.531 / 2.0395, 2e-3);
+}
+
 TEST(TuneTest, WithoutAnythingToLearnThePresentStays) {
   // Uniform picks: no policy is better than another. 60 comparisons of 4 settings each, none
   // of which may find a best more often than an interval of 95 % for all of them allows.

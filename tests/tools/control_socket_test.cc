@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -122,6 +123,8 @@ TEST_F(ControlSocketTest, ClientsWithoutMannersKeepNobodyWaiting) {
   std::vector<int> silent;
   for (int i = 0; i < 20; ++i) silent.push_back(connect_raw());
   EXPECT_EQ(ask(), "{\"command\":\"stats\"}\n");
+  char none;
+  EXPECT_EQ(recv(silent[0], &none, 1, 0), 0) << "it has made room";
 
   // One that asks for ever and never reads an answer.
   const int deaf = connect_raw();
@@ -146,6 +149,33 @@ TEST_F(ControlSocketTest, ClientsWithoutMannersKeepNobodyWaiting) {
   EXPECT_EQ(ask(), "{\"command\":\"stats\"}\n");
   for (const int fd : silent) close(fd);
   for (const int fd : {deaf, endless}) close(fd);
+}
+
+TEST_F(ControlSocketTest, WhoDoesNotAnswerInTimeIsAnError) {
+  socket_ = std::make_unique<ControlSocket>(folder_);  // and nobody serves
+  EXPECT_THROW(ask_engine(folder_, getpid(), {}, 100), Error);
+  socket_.reset();
+}
+
+TEST_F(ControlSocketTest, AnotherUserIsNotAnsweredWhateverTheModesSay) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root: only root may become somebody else";
+  start(kEcho);
+  for (const std::string& open : {parent_, folder_, socket_->path()}) {
+    ASSERT_EQ(chmod(open.c_str(), 0777), 0);
+  }
+  const pid_t child = fork();
+  if (child == 0) {
+    constexpr uid_t kNobody = 65534;
+    if (setuid(kNobody) != 0) _exit(2);
+    const int fd = connect_raw();
+    send(fd, "hello\n", 6, MSG_NOSIGNAL);
+    char byte;
+    _exit(recv(fd, &byte, 1, 0) > 0 ? 1 : 0);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0) << "2: could not become somebody else";
+  EXPECT_EQ(ask(), "{\"command\":\"stats\"}\n");
 }
 
 TEST_F(ControlSocketTest, LinesInPiecesAndSeveralInOneAreAnswered) {

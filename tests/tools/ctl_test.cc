@@ -4,6 +4,7 @@
 
 #include "runtime/model/score_file.h"
 #include "tests/tools/cli.h"
+#include "tests/tools/process.h"
 #include "tests/tools/terminal_process.h"
 
 namespace hotset {
@@ -112,6 +113,7 @@ TEST_F(CtlTest, ReloadTakesTheFilesLiveKeysAndNamesTheOthers) {
   configure("ram: 30%\ncpu:\n  threads: 1\n");
   EXPECT_EQ(ctl("reload").out, "changed: ram\nfrom the next start on: cpu.threads\n");
   EXPECT_LT(stats()["experts"]["slot_bytes"], before / 2);
+  EXPECT_EQ(ctl("reload").out, "nothing to change\nfrom the next start on: cpu.threads\n");
   configure("ram: [\n");
   EXPECT_EQ(ctl("reload").exit_code, 2);
   EXPECT_EQ(stats()["settings"]["ram"], "30%");
@@ -143,6 +145,15 @@ TEST_F(CtlTest, TheEndOfTheTerminalSavesScoresThatTheNextStartUses) {
   };
   const json cold = run_once(path("none")), warm = run_once(folder_);
   EXPECT_EQ(cold["text"], warm["text"]);
+}
+
+TEST_F(CtlTest, WhatWasLearnedIsSavedNowAndThen) {
+  TerminalProcess run = chat({"--set", "scores.every_s=1"});
+  run.read_until("> ");
+  EXPECT_TRUE(wait_for([&] { return score_files().size() == 1; }));
+  kill(run.pid(), SIGKILL);  // which leaves no time for a last word
+  EXPECT_GT(run.exit_code(), 1000);
+  EXPECT_NO_THROW(read_scores(score_files().at(0)));
 }
 
 TEST_F(CtlTest, SigtermSavesAsWell) {

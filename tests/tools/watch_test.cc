@@ -6,6 +6,10 @@
 #include <cmath>
 #include <map>
 
+#include "tests/profiler/rings.h"
+#include "tests/support/on_demand.h"
+#include "tests/tools/terminal_process.h"
+
 namespace hotset {
 namespace {
 
@@ -58,7 +62,23 @@ TEST_F(WatchTest, TopSaysWhereNothingRuns) {
   EXPECT_EQ(result.out, "no engine runs\n");
 }
 
-TEST_F(WatchTest, ADaemonWatchesServesReloadsAndEnds) {
+// It looks once a second, and at once where its window has another size.
+TEST_F(WatchTest, TopDrawsAResizedWindowAtOnceAndGivesTheScreenBack) {
+  TerminalProcess top({HOTSET_BINARY, "top"}, folder_);
+  top.read_until("no engine runs");
+  const auto begin = std::chrono::steady_clock::now();
+  for (int resize = 0; resize < 20; ++resize) {
+    usleep(20000);
+    kill(top.pid(), SIGWINCH);
+    top.read_until("no engine runs");
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+  top.type("\x03");
+  top.read_until("\x1b[?25h\x1b[?1049l");
+  EXPECT_EQ(top.exit_code(), 0);
+}
+
+TEST_F(WatchTest, ADaemonWatchesServesAndEnds) {
   Process daemon_process(daemon("d"));
   Process engine_process(engine());
   ASSERT_TRUE(wait_for([&] { return has("d", "tick", engine_process); })) << said("d");
@@ -66,9 +86,10 @@ TEST_F(WatchTest, ADaemonWatchesServesReloadsAndEnds) {
   const Result top = hotset("top -1", here());
   EXPECT_THAT(top.out, HasSubstr("hotset-demo-q4_0.gguf"));
   EXPECT_THAT(top.out, HasSubstr("layer   0"));
+  const json state = json::parse(hotset("top --json", here()).out);
+  EXPECT_EQ(state.at("engines").at(0).at("pid"), engine_process.pid());
+  EXPECT_GT(state["engines"].at(0)["tokens"], 0);
 
-  daemon_process.kill(SIGHUP);
-  EXPECT_TRUE(wait_for([&] { return said("d").find("read again") != std::string::npos; }));
   engine_process.kill(SIGTERM);
   EXPECT_TRUE(wait_for([&] { return has("d", "end of engine", engine_process); }));
   daemon_process.kill(SIGTERM);
@@ -77,6 +98,143 @@ TEST_F(WatchTest, ADaemonWatchesServesReloadsAndEnds) {
   const Result report = hotset("report " + path("d.jsonl") + " -o " + path("report.html"));
   EXPECT_EQ(report.exit_code, 0) << report.err;
   EXPECT_THAT(content(path("report.html")), HasSubstr("hotset-demo-q4_0.gguf"));
+}
+
+// This process as an engine, whose tokens take what the test says.
+class OwnEngine {
+ public:
+  explicit OwnEngine(const std::string& folder) : ring_(folder, test::small_header(), 4096, 2) {
+    ring_.take_step_lane();
+  }
+
+  void token(uint64_t ms) {
+    script_.begin(position_++);
+    script_.range(RangeName::kReadWait, 1, ms * test::kMs, 1);
+    end();
+  }
+  // One that can be replayed.
+  void whole_token() {
+    script_.begin(position_++);
+    for (uint16_t layer = 0; layer < 4; ++layer) {
+      script_.picks(layer, {1, 2, 3, 4}, 2);
+      script_.layer(layer, {{0, 0, test::kMs, 0}});
+    }
+    end();
+  }
+
+ private:
+  void end() {
+    script_.end();
+    for (const Record& record : script_.records) ring_.write(record);
+    script_.records.clear();
+  }
+  Ring ring_;
+  test::Script script_;
+  int64_t position_ = 0;
+};
+
+class ReloadTest : public WatchTest {
+ protected:
+  void configure(const std::string& settings) const { std::ofstream(path("d.yaml")) << settings; }
+  // Of a daemon with this log and factor.
+  std::string settings(const std::string& log, int slow_factor) const {
+    return "daemon: {port: 0, log: " + path(log) +
+           ".jsonl, slow_factor: " + std::to_string(slow_factor) + "}\n";
+  }
+  // Sends SIGHUP, and waits for the daemon's words.
+  void reload(const Process& daemon, const std::string& words) const {
+    daemon.kill(SIGHUP);
+    EXPECT_TRUE(wait_for([&] { return said("d").find(words) != std::string::npos; }))
+        << words << " expected: " << said("d");
+  }
+  int64_t slow(const std::string& log) const { return count(log, "slow token", getpid()); }
+  // Once the log has a tick with so many tokens.
+  bool has_tokens(const std::string& log, int64_t tokens) const {
+    return wait_for([&] {
+      const std::vector<json> all = lines(log);
+      return !all.empty() && all.back().value("tokens", int64_t{0}) == tokens;
+    });
+  }
+};
+
+TEST_F(ReloadTest, ChangedSettingsAreInForceAndABadFileLeavesThemAsTheyWere) {
+  configure(settings("a", 4));
+  Process daemon_process(program("d", "daemon --config " + path("d.yaml")));
+  OwnEngine engine(path("hotset"));
+  for (int t = 0; t < 40; ++t) engine.token(10);
+  engine.token(30);
+  ASSERT_TRUE(has_tokens("a", 41)) << said("d");
+  EXPECT_EQ(slow("a"), 0);
+
+  configure(settings("b", 2));
+  reload(daemon_process, "settings read again\n");
+  engine.token(30);
+  ASSERT_TRUE(has_tokens("b", 42)) << said("d");
+  EXPECT_EQ(slow("b"), 1) << "another factor, another log";
+  EXPECT_EQ(lines("a").back()["tokens"], 41);
+
+  // A file that cannot be read, and one whose log cannot be written.
+  configure("daemon: {slow_facter: 9}\n");
+  reload(daemon_process, "settings were not read again: " + path("d.yaml") + ":1");
+  engine.token(30);
+  ASSERT_TRUE(has_tokens("b", 43)) << said("d");
+  configure("daemon: {log: /proc/none/log, slow_factor: 9}\n");
+  reload(daemon_process, "settings were not read again: /proc/none/log");
+  engine.token(30);
+  ASSERT_TRUE(has_tokens("b", 44)) << said("d");
+  EXPECT_EQ(slow("b"), 3) << "the settings of the last good file";
+  daemon_process.kill(SIGTERM);
+  EXPECT_EQ(daemon_process.wait(), 0) << said("d");
+}
+
+// Who tunes asks the engine once it has seen tokens enough, and this one does not answer: it is
+// asked again after a minute, or by a tuner that has just begun.
+TEST_F(ReloadTest, TuningIsTurnedOnAndOff) {
+  configure("daemon: {port: 0}\n");
+  Process daemon_process(program("d", "daemon --config " + path("d.yaml")));
+  OwnEngine engine(path("hotset"));
+  ASSERT_TRUE(wait_for([&] { return port("d") != 0; }));
+  const auto has_said = [&](const std::string& words, int times) {
+    return wait_for(
+        [&] {
+          const std::string text = said("d");
+          int found = 0;
+          for (size_t at = 0; (at = text.find(words, at)) != std::string::npos; ++at) ++found;
+          return found == times;
+        },
+        30);
+  };
+  for (int reloads = 1; reloads <= 3; ++reloads) {  // on, off, on
+    configure(settings("a", 2) + "tune: {auto: " + (reloads == 2 ? "false" : "true") + "}\n");
+    daemon_process.kill(SIGHUP);
+    ASSERT_TRUE(has_said("settings read again\n", reloads)) << said("d");
+    for (int t = 0; t < 300; ++t) engine.whole_token();
+    EXPECT_TRUE(has_said("hotset: tune: ", (reloads + 1) / 2)) << said("d");
+    if (reloads != 1) continue;
+    const int64_t ticks = count("a", "tick", getpid());
+    ASSERT_TRUE(wait_for([&] { return count("a", "tick", getpid()) > ticks + 1; }));
+    EXPECT_TRUE(has_said("hotset: tune: ", 1)) << said("d");
+  }
+}
+
+TEST_F(ReloadTest, ALogThatWasMovedAwayIsBegunAnewAndWhatStaysIsNamed) {
+  configure(settings("a", 2));
+  Process daemon_process(program("d", "daemon --config " + path("d.yaml")));
+  OwnEngine engine(path("hotset"));
+  engine.token(10);
+  ASSERT_TRUE(has_tokens("a", 1)) << said("d");
+  std::filesystem::rename(path("a.jsonl"), path("moved.jsonl"));
+  engine.token(10);
+  ASSERT_TRUE(has_tokens("moved", 2)) << "until it is told";
+  configure(settings("a", 2) + "tune: {auto: true}\n");
+  reload(daemon_process, "settings read again\n");
+  engine.token(10);
+  EXPECT_TRUE(has_tokens("a", 3)) << said("d");
+  EXPECT_EQ(lines("moved").back()["tokens"], 2);
+  configure("daemon: {port: 9, key: secret, log: " + path("a.jsonl") + "}\n");
+  reload(daemon_process, "read again; from the next start on: daemon.port, daemon.key\n");
+  httplib::Client client("127.0.0.1", port("d"));
+  EXPECT_EQ(client.Get("/metrics")->status, 200);
 }
 
 // The sum of a metric's values over those label sets that hold `label`.
@@ -158,6 +316,37 @@ TEST_F(WatchTest, MetricsAreTheRunsOwnCountsAndTheTimesOfItsTimeline) {
     ++buckets;
   }
   EXPECT_GT(buckets, 10);
+}
+
+TEST_F(WatchTest, OfAnEngineOnACardItSeesTheCardsCountsAndItsWaits) {
+  HOTSET_NOT_UNDER_TSAN();
+  Process daemon_process(daemon("d"));
+  ASSERT_TRUE(wait_for([&] { return port("d") != 0; })) << said("d");
+  Process engine_process(program("run", "run -m " + kDemo +
+                                            " -p 'What is 2+2?' -n 40 --device emulated --vram 50% "
+                                            "--threads 1 --temp 5 --seed 1 --json"));
+  const pid_t pid = engine_process.pid();
+  ASSERT_TRUE(wait_for([&] { return !ring_of(engine_process).empty(); })) << said("run");
+  engine_process.kill(SIGSTOP);  // it might end before the next tick
+  ASSERT_TRUE(wait_for([&] { return has("d", "tick", engine_process); }));
+  engine_process.kill(SIGCONT);
+  ASSERT_EQ(engine_process.wait(), 0) << said("run");
+  ASSERT_TRUE(wait_for([&] { return count("d", "end of engine", pid) == 1; }));
+  const json card = json::parse(content(path("run.out")))["card"], last = lines("d").back();
+  EXPECT_EQ(last["card"]["hits"], card["expert_hits"]);
+  EXPECT_EQ(last["card"]["misses"], card["expert_misses"]);
+  EXPECT_EQ(last["card"]["slot_bytes"], card["slot_bytes"]);
+  EXPECT_GT(last["card"]["resident_bytes"], 0);
+  EXPECT_LE(last["card"]["resident_bytes"], card["slot_bytes"]);
+  EXPECT_GT(last["split_ms"]["card"], 0);
+}
+
+TEST_F(WatchTest, ADaemonWithAKeyAsksForIt) {
+  Process daemon_process(program("d", "daemon --port 0 --set daemon.key=secret"));
+  ASSERT_TRUE(wait_for([&] { return port("d") != 0; })) << said("d");
+  httplib::Client client("127.0.0.1", port("d"));
+  EXPECT_EQ(client.Get("/metrics")->status, 401);
+  EXPECT_EQ(client.Get("/metrics", {{"Authorization", "Bearer secret"}})->status, 200);
 }
 
 TEST_F(WatchTest, WrongSettingsOfADaemonAreNamed) {
