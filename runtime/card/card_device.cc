@@ -190,13 +190,19 @@ bool CardDevice::repeat_step() {
   if (blocks == 0) return false;  // many rows: a step that is rare, and long
   for (const StepGraph& graph : graphs_) {
     if (graph.rows != rows || graph.context_blocks != blocks) continue;
-    card_.launch(graph.graph, stream_);
+    launch(graph);
     return true;
   }
   card_.begin_capture(stream_);
   graphs_.push_back({rows, blocks, {}});
   is_capturing_ = true;
   return false;
+}
+
+// An emulated card has run the whole of it when this returns: to watchers it is a wait for either.
+void CardDevice::launch(const StepGraph& graph) {
+  const auto wait = recorder_.range(RangeName::kCardWait);
+  card_.launch(graph.graph, stream_);
 }
 
 void CardDevice::finish_capture() {
@@ -207,7 +213,7 @@ void CardDevice::finish_capture() {
 Rows CardDevice::end_step(Rows logits) {
   if (is_capturing_) {
     finish_capture();
-    card_.launch(graphs_.back().graph, stream_);
+    launch(graphs_.back());
   }
   const int64_t bytes = logits.rows * logits.width * 4;
   auto* const seen = reinterpret_cast<float*>(grown(logits_, card_, bytes, "logits"));

@@ -82,6 +82,8 @@ class CardDevice : public Device {
   class SequenceBytes;
   void fit_slots(const CardRoom& room, int64_t kv_bytes);
   void grow_sequences(int64_t bytes);
+  struct StepGraph;
+  void launch(const StepGraph& graph);
   void finish_capture();
   void tell_watchers();
   void quantise(const Activations& a, const uint32_t* order, const Activations& to);
