@@ -113,8 +113,13 @@ class ExpertCache {
   void save_scores(std::span<float> scores) const;
   void restore_scores(std::span<const float> scores);
 
-  // Copies a resident expert to `to` (expert_bytes of its layer) beside the running event; it stays
-  // resident meanwhile. False: it is not resident. Any thread.
+  // The bytes of a resident expert (expert_bytes of its layer), which stays resident and where it
+  // is until it is released, beside events. Null: it is not resident. Any thread; while it holds
+  // one, it waits for nothing of which a part is an event or a change of the cache's size: these
+  // wait for the release.
+  const std::byte* hold_resident(ExpertId id);
+  void release_resident(ExpertId id);
+  // Copies a resident expert to `to`. False: it is not resident. Any thread.
   bool copy_resident(ExpertId id, std::byte* to);
 
   Residency residency(ExpertId id) const;
@@ -199,7 +204,7 @@ class ExpertCache {
   std::condition_variable loaded_;  // a filler's load has ended, well or not
   std::condition_variable turn_;    // an event or an AtRest has begun or ended
   int32_t rests_waiting_ = 0;
-  int32_t readers_ = 0;  // copy_resident under way
+  int32_t readers_ = 0;  // of residents that are held
   bool is_at_rest_ = false, is_events_turn_ = false;
   std::atomic<bool> is_event_waiting_ = false;  // set before the mutex is had: it is not fair
   std::vector<std::unique_ptr<SizeClass>> classes_;

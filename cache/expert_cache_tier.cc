@@ -108,19 +108,30 @@ bool ExpertCache::fill_one() {
   return true;
 }
 
-bool ExpertCache::copy_resident(ExpertId id, std::byte* to) {
+const std::byte* ExpertCache::hold_resident(ExpertId id) {
   std::unique_lock lock(mutex_);
   turn_.wait(lock, [&] { return !is_at_rest_; });
   const SlotId slot = table_[index(id)];
-  if (slot < 0) return false;
+  if (slot < 0) return nullptr;
   SlotPool& slots = size_class(id.layer).slots;
   slots.begin_reading(slot);
   ++readers_;
-  lock.unlock();
-  std::memcpy(to, slots.bytes(slot).data(), slots.bytes(slot).size());
-  lock.lock();
+  return slots.bytes(slot).data();
+}
+
+void ExpertCache::release_resident(ExpertId id) {
+  const std::lock_guard lock(mutex_);
+  const SlotId slot = table_[index(id)];  // who is held has not moved
+  SlotPool& slots = size_class(id.layer).slots;
   slots.end_reading(slot);
   if (--readers_ == 0) turn_.notify_all();
+}
+
+bool ExpertCache::copy_resident(ExpertId id, std::byte* to) {
+  const std::byte* const bytes = hold_resident(id);
+  if (bytes == nullptr) return false;
+  std::memcpy(to, bytes, static_cast<size_t>(size_class(id.layer).slots.slot_bytes()));
+  release_resident(id);
   return true;
 }
 
