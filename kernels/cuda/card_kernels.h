@@ -147,12 +147,22 @@ struct CardPostArgs {
   CardSequence sequence;
 };
 
-// The hits of a layer: gate and up, SwiGLU, down, on each pair's row. Pairs whose place is -1 are
-// left out.
+// A pair and its expert's slot, of a list that is sorted by expert, so that a block of threads
+// reads an expert's weights once for a tile of pairs. Every expert's entries begin at a whole tile;
+// what is left of its last tile names nobody.
+inline constexpr int64_t kCardTile = 4;
+struct CardListedPair {
+  int32_t pair = -1, place = -1;
+};
+
+// Experts of a layer in slots: gate and up, SwiGLU, down, on each pair's row. Of the pairs either
+// those in `list`, or all but those whose place is -1.
 struct CardExpertsArgs {
   ExpertShape shape;
   const std::byte* slots = nullptr;  // slot s at slots + s * slot_bytes
   int64_t slot_bytes = 0;
+  const CardListedPair* list = nullptr;  // [listed], whole tiles; or null
+  int64_t listed = 0;
   const int32_t* places = nullptr;  // [rows][k]
   int64_t rows = 0, k = 0;
   const float* x = nullptr;  // [rows][hidden]

@@ -1,9 +1,13 @@
-// The hits of a layer as launches of the two kernels for rows: each pair on its expert's slot.
+// Experts in slots as launches of the two kernels for rows: each pair on its expert's slot.
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/tasks.h"
 
 namespace hotset::HOTSET_ISA {
 namespace {
+
+int64_t pairs_of(const CardExpertsArgs& args) {
+  return args.list != nullptr ? args.listed : args.rows * args.k;
+}
 
 // Gate or up of every pair, into `out` [pairs][2 * inner].
 void gate_or_up(CardStream stream, const CardExpertsArgs& args, const Slots& slots,
@@ -13,7 +17,7 @@ void gate_or_up(CardStream stream, const CardExpertsArgs& args, const Slots& slo
   dot.matrix_at = matrix_at;
   dot.args.matrix.shape = shape;
   dot.args.group_end = shape.groups();
-  dot.args.tokens = args.rows * args.k;
+  dot.args.tokens = pairs_of(args);
   dot.args.out = out;
   dot.args.out_stride = 2 * args.shape.gate.n;
   dot.args.quantised = args.q;
@@ -24,7 +28,7 @@ void gate_or_up(CardStream stream, const CardExpertsArgs& args, const Slots& slo
     QuantiseTask order;
     order.x = args.x;
     order.x_stride = order.k = shape.k;
-    order.rows = args.rows * args.k;
+    order.rows = pairs_of(args);
     order.out = args.ordered_q;
     order.out_x = args.ordered_x;
     order.not_finite = args.not_finite;
@@ -44,7 +48,7 @@ void gate_or_up(CardStream stream, const CardExpertsArgs& args, const Slots& slo
 void experts(CardStream stream, const CardExpertsArgs& args) {
   const ExpertShape& shape = args.shape;
   const int64_t inner = shape.gate.n;
-  const Slots slots = {args.places, args.k, args.slots, args.slot_bytes};
+  const Slots slots = {args.list, args.places, args.k, args.slots, args.slot_bytes};
   gate_or_up(stream, args, slots, shape.gate, shape.gate_at, args.gate_up);
   gate_or_up(stream, args, slots, shape.up, shape.up_at, args.gate_up + inner);
 
@@ -52,7 +56,7 @@ void experts(CardStream stream, const CardExpertsArgs& args) {
   hidden.x = args.gate_up;
   hidden.up = args.gate_up + inner;
   hidden.x_stride = 2 * inner;
-  hidden.rows = args.rows * args.k;
+  hidden.rows = pairs_of(args);
   hidden.k = inner;
   hidden.out = args.inner_q;
   hidden.out_x = args.inner_x;
@@ -66,7 +70,7 @@ void experts(CardStream stream, const CardExpertsArgs& args) {
   down.matrix_at = shape.down_at;
   down.args.matrix.shape = shape.down;
   down.args.group_end = shape.down.groups();
-  down.args.tokens = args.rows * args.k;
+  down.args.tokens = pairs_of(args);
   down.args.quantised = args.inner_q;
   down.args.x = args.inner_x;
   down.args.x_stride = inner;

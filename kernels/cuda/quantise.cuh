@@ -26,10 +26,16 @@ HOTSET_DEVICE const uint32_t* order_of(const QuantiseTask& task, int32_t place) 
 HOTSET_KERNEL quantise_kernel(QuantiseTask task, int64_t units) {
   constexpr unsigned kAll = 0xffffffffu;
   const int64_t index = int64_t{blockIdx.x} * (blockDim.x / 8) + threadIdx.x / 8;
-  const int64_t row = index / units, unit = index % units;
+  const int64_t unit = index % units;
+  int64_t row = index / units;
   const int part = static_cast<int>(threadIdx.x % 8);
   int32_t place = row < task.rows ? 0 : -1;
-  if (place == 0 && task.slots.places != nullptr) place = task.slots.places[row];
+  if (place == 0 && task.slots.list != nullptr) {
+    place = task.slots.list[row].place;
+    row = task.slots.list[row].pair;
+  } else if (place == 0 && task.slots.places != nullptr) {
+    place = task.slots.places[row];
+  }
 
   float v[4] = {};
   if (place >= 0) {

@@ -4,7 +4,7 @@
 namespace hotset::HOTSET_ISA {
 namespace {
 
-constexpr int kTile = 4;  // tokens that share a read of the weights
+constexpr int kTile = kCardTile;  // tokens that share a read of the weights
 
 CardMatrix card_matrix(const PackedMatrix& matrix) {
   const PackedShape& s = matrix.shape;
@@ -40,6 +40,11 @@ struct Launch {
   RowDotKernelArgs args;
   CardStream stream;
 
+  // Neighbouring tokens have one matrix, unless each is a pair on its own slot.
+  bool has_tiles() const {
+    return args.slots.list != nullptr || (args.tokens > 1 && args.slots.places == nullptr);
+  }
+
   // `groups`: those of a block of threads.
   void over(void (*kernel)(RowDotKernelArgs), int64_t tile, int64_t groups) const {
     const int64_t count = args.group_end - args.group_begin;
@@ -52,10 +57,10 @@ struct Launch {
   template <class Codes, int kCells>
   void codes() const {
     constexpr int64_t kGroups = kRowDotThreads / 16;
-    if (args.tokens == 1 || args.slots.places != nullptr) {
-      over(row_dot_kernel<Codes, kCells, 1>, 1, kGroups);
-    } else {
+    if (has_tiles()) {
       over(row_dot_kernel<Codes, kCells, kTile>, kTile, kGroups);
+    } else {
+      over(row_dot_kernel<Codes, kCells, 1>, 1, kGroups);
     }
   }
   template <class Codes>
@@ -65,10 +70,10 @@ struct Launch {
   template <class Element>
   void elements() const {
     constexpr int64_t kGroups = kRowDotThreads / 8;
-    if (args.tokens == 1 || args.slots.places != nullptr) {
-      over(float_dot_kernel<Element, 1>, 1, kGroups);
-    } else {
+    if (has_tiles()) {
       over(float_dot_kernel<Element, kTile>, kTile, kGroups);
+    } else {
+      over(float_dot_kernel<Element, 1>, 1, kGroups);
     }
   }
 };

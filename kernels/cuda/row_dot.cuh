@@ -35,17 +35,31 @@ struct RowDotKernelArgs {
 struct RowDotWork {
   const std::byte* data;
   int64_t first, count;
+  const CardListedPair* tile;  // the tokens are these pairs; or null
 };
 
+HOTSET_DEVICE const std::byte* matrix_in(const RowDotKernelArgs& a, int32_t place) {
+  return place < 0 ? nullptr : a.slots.at + place * a.slots.bytes + a.matrix_at;
+}
+
+// A list's tile is of one expert, and those who are nobody are its last.
 template <int kTokens>
 HOTSET_DEVICE RowDotWork work_of(const RowDotKernelArgs& a) {
-  RowDotWork work = {a.matrix.data, int64_t{blockIdx.x} * kTokens, kTokens};
+  RowDotWork work = {a.matrix.data, int64_t{blockIdx.x} * kTokens, kTokens, nullptr};
   if (work.first + kTokens > a.tokens) work.count = a.tokens - work.first;
-  if (a.slots.places != nullptr) {
-    const int32_t place = a.slots.places[work.first];
-    work.data = place < 0 ? nullptr : a.slots.at + place * a.slots.bytes + a.matrix_at;
+  if (kTokens > 1 && a.slots.list != nullptr) {
+    work.tile = a.slots.list + work.first;
+    work.data = matrix_in(a, work.tile[0].place);
+    while (work.count > 1 && work.tile[work.count - 1].pair < 0) --work.count;
+  } else if (a.slots.places != nullptr) {
+    work.data = matrix_in(a, a.slots.places[work.first]);
   }
   return work;
+}
+
+// The token, or the pair, that is number t of the work.
+HOTSET_DEVICE int64_t token_of(const RowDotWork& work, int64_t t) {
+  return work.tile != nullptr ? work.tile[t].pair : work.first + t;
 }
 
 HOTSET_DEVICE int64_t input_row(const RowDotKernelArgs& a, int64_t token) {
@@ -168,7 +182,7 @@ HOTSET_DEVICE void store_result(const RowDotKernelArgs& a, const std::byte* data
   a.out[token * a.out_stride + group * 8 + row] = y;
 }
 
-// Grid: x over tiles of kTokens tokens (with slots over pairs, kTokens 1), y over 8 row groups
+// Grid: x over tiles of kTokens tokens (with places over pairs, kTokens 1), y over 8 row groups
 // each. 16 threads a group: thread bit 0 the half of the rows, bits 1..3 the lane. Bytes: the
 // matrix once for kTokens tokens.
 template <class Codes, int kCells, int kTokens>
@@ -183,7 +197,7 @@ HOTSET_KERNEL __launch_bounds__(kRowDotThreads) row_dot_kernel(RowDotKernelArgs 
     int64_t rows[kTokens];
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
-      rows[t] = input_row(a, work.first + (t < work.count ? t : 0));
+      rows[t] = input_row(a, token_of(work, t < work.count ? t : 0));
     }
     const GroupView g = group_view(a.matrix, work.data, group);
     for (int64_t cell = lane; cell < a.matrix.cells; cell += 8) {
@@ -193,7 +207,7 @@ HOTSET_KERNEL __launch_bounds__(kRowDotThreads) row_dot_kernel(RowDotKernelArgs 
   for (int t = 0; t < kTokens; ++t) {
     const float y = fold_rows<4>(lanes[t], lane, 2);
     if (lane % 2 != 0 || t >= work.count) continue;
-    store_result(a, work.data, group, half * 4 + lane / 2, work.first + t, y);
+    store_result(a, work.data, group, half * 4 + lane / 2, token_of(work, t), y);
   }
 }
 
@@ -259,7 +273,7 @@ HOTSET_KERNEL __launch_bounds__(kRowDotThreads) float_dot_kernel(RowDotKernelArg
     const float* x[kTokens];
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
-      x[t] = a.x + input_row(a, work.first + (t < work.count ? t : 0)) * a.x_stride;
+      x[t] = a.x + input_row(a, token_of(work, t < work.count ? t : 0)) * a.x_stride;
     }
     const GroupView g = group_view(a.matrix, work.data, group);
     float scales[8] = {};
@@ -286,7 +300,7 @@ HOTSET_KERNEL __launch_bounds__(kRowDotThreads) float_dot_kernel(RowDotKernelArg
   for (int t = 0; t < kTokens; ++t) {
     const float y = fold_rows<8>(lanes[t], lane, 1);
     if (t >= work.count) continue;
-    store_result(a, work.data, group, lane, work.first + t, y);
+    store_result(a, work.data, group, lane, token_of(work, t), y);
   }
 }
 

@@ -5,11 +5,12 @@
 
 namespace hotset::HOTSET_ISA {
 
-// The pairs of a step and the slots of their experts. Plain rows: `places` null.
+// The pairs of a step and the slots of their experts. Plain rows: `places` and `list` null.
 struct Slots {
-  const int32_t* places = nullptr;  // [pairs]; -1: the pair is left out
-  int64_t picks = 1;                // pairs a row
-  const std::byte* at = nullptr;    // slot s at `at` + s * bytes
+  const CardListedPair* list = nullptr;  // instead of places: row or token i is its pair i
+  const int32_t* places = nullptr;       // [pairs]; -1: the pair is left out
+  int64_t picks = 1;                     // pairs a row
+  const std::byte* at = nullptr;         // slot s at `at` + s * bytes
   int64_t bytes = 0;
 };
 

@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "tests/kernels/cuda/random_experts.h"
 #include "tests/kernels/cuda/test_card.h"
-#include "tests/kernels/row_dot_reference.h"
 #include "tests/support/on_demand.h"
 
 namespace hotset {
@@ -19,130 +19,33 @@ namespace {
 
 const CardStream kNow;
 const CardKernels& card = emulated_kernels();
-const KernelTable& cpu = *find_kernel_table("portable");
+const KernelTable& cpu = portable();
 
-PackedFormat format_named(const std::string& name, bool has_order = false) {
-  for (NamedFormat f : all_formats()) {
-    if (f.name != name) continue;
-    f.format.has_order = has_order;
-    return f.format;
-  }
-  ADD_FAILURE() << "no format " << name;
-  return {};
-}
+// How the pairs are given: a place for each, or a list of those that have one.
+enum class Given { kPlaces, kList };
 
-std::vector<float> random_floats(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(count));
-  for (float& v : x) v = normal(random);
-  return x;
-}
-
-// Rows quantised, in memory of their own.
-struct Quantised {
-  int64_t units;
-  std::vector<int8_t> q;
-  std::vector<float> scale;
-  std::vector<int16_t> half_sum;
-
-  Quantised(int64_t rows, int64_t k)
-      : units((k + 31) / 32),
-        q(rows * units * 32),
-        scale(rows * units),
-        half_sum(rows * units * 2) {}
-  QuantisedRows view() { return {q.data(), scale.data(), half_sum.data(), units}; }
-};
-
-// Experts of random weights, each in a slot; slots 256 bytes apart beyond their size.
-class RandomExperts {
- public:
-  RandomExperts(PackedFormat gate, PackedFormat up, PackedFormat down, int64_t hidden,
-                int64_t inner, int count)
-      : hidden(hidden),
-        inner(inner),
-        shape(expert_shape(packed_shape(gate, inner, hidden), packed_shape(up, inner, hidden),
-                           packed_shape(down, hidden, inner))),
-        slot_bytes(shape.bytes + 256),
-        memory_(static_cast<size_t>(slot_bytes * count + 64)) {
-    for (int i = 0; i < count; ++i) {
-      fill(gate, shape.gate, i, shape.gate_at, static_cast<uint32_t>(3 * i + 1));
-      fill(up, shape.up, i, shape.up_at, static_cast<uint32_t>(3 * i + 2));
-      fill(down, shape.down, i, shape.down_at, static_cast<uint32_t>(3 * i + 3));
+// Slots in no order, the pairs of each in whole tiles.
+std::vector<CardListedPair> listed(const std::vector<int32_t>& places) {
+  std::vector<CardListedPair> list;
+  for (const int32_t slot : {2, 0, 3, 1}) {
+    for (size_t p = 0; p < places.size(); ++p) {
+      if (places[p] == slot) list.push_back({static_cast<int32_t>(p), slot});
     }
+    while (list.size() % kCardTile != 0) list.emplace_back();
   }
-  std::byte* slots() {
-    const auto at = reinterpret_cast<uintptr_t>(memory_.data());
-    return memory_.data() + (64 - at % 64) % 64;
-  }
-
-  int64_t bytes() const { return static_cast<int64_t>(memory_.size()) - 64; }
-
-  // What the CPU makes of input row x with the expert in a slot.
-  std::vector<float> output(int32_t slot, const float* x) {
-    const ExpertView view = expert_view(shape, slots() + slot * slot_bytes);
-    std::vector<float> gate = product(view.gate, x), up = product(view.up, x);
-    cpu.silu_mul(gate.data(), gate.data(), up.data(), inner);
-    return product(view.down, gate.data());
-  }
-
-  const int64_t hidden, inner;
-  const ExpertShape shape;
-  const int64_t slot_bytes;
-
- private:
-  void fill(const PackedFormat& format, const PackedShape& s, int slot, int64_t at, uint32_t seed) {
-    PackedFormat plain = format;
-    plain.has_order = false;
-    const RandomMatrix matrix(plain, s.n, s.k, seed);
-    std::byte* const to = slots() + slot * slot_bytes + at;
-    std::memcpy(to, matrix.view().data, static_cast<size_t>(matrix.shape().bytes));
-    if (!format.has_order) return;
-    for (int64_t j = 0; j < s.k; ++j) {
-      const auto from = static_cast<uint32_t>((j * 5 + seed) % s.k);
-      std::memcpy(to + s.order + j * 4, &from, 4);
-    }
-  }
-  std::vector<float> product(const PackedMatrix& m, const float* x) {
-    std::vector<float> ordered(x, x + m.shape.k);
-    if (m.order() != nullptr) {
-      for (int64_t j = 0; j < m.shape.k; ++j) ordered[j] = x[m.order()[j]];
-    }
-    Quantised q(1, m.shape.k);
-    EXPECT_TRUE(cpu.quantise_activations(ordered.data(), m.shape.k, q.view(), 0));
-    std::vector<float> out(static_cast<size_t>(m.shape.n));
-    RowDotArgs args;
-    args.matrix = m;
-    args.group_end = m.shape.groups();
-    args.quantised = q.view();
-    args.x = ordered.data();
-    args.x_stride = m.shape.k;
-    args.tokens = 1;
-    args.out = out.data();
-    args.out_stride = m.shape.n;
-    cpu.row_dot(args);
-    return out;
-  }
-  std::vector<std::byte> memory_;
-};
-
-void expect_same_bits(const float* found, const float* expected, int64_t count, const char* what) {
-  for (int64_t i = 0; i < count; ++i) {
-    ASSERT_EQ(__builtin_bit_cast(uint32_t, found[i]), __builtin_bit_cast(uint32_t, expected[i]))
-        << what << " " << i << ": " << found[i] << " for " << expected[i];
-  }
+  return list;
 }
 
 class CardExpertsTest : public CardTest {
  protected:
   void expect_cpus_outputs(RandomExperts& e, int64_t rows, int64_t k,
-                           const std::vector<int32_t>& places);
+                           const std::vector<int32_t>& places, Given given = Given::kPlaces);
 };
 
 // Runs experts over pairs with the given places and expects the CPU's outputs of hits, and nothing
 // written for misses.
 void CardExpertsTest::expect_cpus_outputs(RandomExperts& e, int64_t rows, int64_t k,
-                                          const std::vector<int32_t>& places) {
+                                          const std::vector<int32_t>& places, Given given) {
   const int64_t pairs = rows * k;
   const std::vector<float> x = random_floats(rows * e.hidden, 9);
   Quantised q(rows, e.hidden);
@@ -158,7 +61,14 @@ void CardExpertsTest::expect_cpus_outputs(RandomExperts& e, int64_t rows, int64_
     args.shape = e.shape;
     args.slots = on.put(e.slots(), e.bytes());
     args.slot_bytes = e.slot_bytes;
-    args.places = on.put(places);
+    std::vector<CardListedPair> list;
+    if (given == Given::kList) {
+      list = listed(places);
+      args.list = on.put(list);
+      args.listed = std::ssize(list);
+    } else {
+      args.places = on.put(places);
+    }
     args.rows = rows;
     args.k = k;
     args.x = on.put(x);
@@ -201,6 +111,18 @@ TEST_P(CardExpertsTest, OutputsOfHitsHaveTheCpusBitsWhateverTheFormats) {
     RandomExperts e(c.gate, c.up, c.down, 256, 512, 3);
     expect_cpus_outputs(e, 2, 2, {2, -1, 0, 2});
     if (HasFatalFailure()) return;
+    expect_cpus_outputs(e, 3, 2, {2, -1, 0, 2, 2, 1}, Given::kList);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(CardExpertsTest, TilesOfAListMayBeFullOrNearlyEmpty) {
+  const PackedFormat f = format_named("Q4_0"), g = format_named("BF16");
+  for (const PackedFormat& format : {f, g}) {
+    RandomExperts e(format, format, format, 96, 32, 4);
+    expect_cpus_outputs(e, 1, 1, {3}, Given::kList);
+    expect_cpus_outputs(e, 4, 1, {1, 1, 1, 1}, Given::kList);
+    expect_cpus_outputs(e, 6, 2, {0, 2, 0, -1, 2, 0, 3, 0, -1, 0, 0, 2}, Given::kList);
   }
 }
 
