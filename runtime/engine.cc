@@ -188,8 +188,11 @@ std::unique_ptr<Device> Engine::State::make_device(const EngineOptions& o) {
   options.experts.slots = plan_slots(source, 0, 0);
   options.experts.policy = policy_factory(o.policy);
   options.experts.tier = o.card_tier;
-  if (card->is_emulated() && !o.card_tier.lambda) {  // whose times say nothing of a card's
-    options.experts.tier.lambda = AdmissionPrice::kUnmeasured;
+  options.experts.prompts = o.card_prompts;
+  if (card->is_emulated()) {  // whose times say nothing of a card's
+    options.experts.tier.lambda = o.card_tier.lambda.value_or(AdmissionPrice::kUnmeasured);
+    options.experts.prompts.break_even =
+        o.card_prompts.break_even.value_or(AdmissionPrice::kUnmeasured);
   }
   options.experts.rows_max = rows_max;
   auto made = std::make_unique<CardDevice>(
@@ -215,9 +218,13 @@ void Engine::State::plan_memory(const CardRoom& room) {
   plan.workspace = misses->workspace_bytes();
   plan.pinned = has.pinned;
   const int64_t slot_bytes = card_device->tier().plan().slot_bytes_total;
-  plan.card = {
-      weights.image_bytes, has.recurrent, has.workspace,
-      slot_bytes,          has.kv,        std::min(room.with_kv_bytes, slot_bytes + has.kv)};
+  plan.card = {.dense = weights.image_bytes,
+               .recurrent = has.recurrent,
+               .workspace = has.workspace,
+               .prompts = card_device->ring_bytes(),
+               .slot_bytes = slot_bytes,
+               .kv = has.kv,
+               .shared = std::min(room.with_kv_bytes, slot_bytes + has.kv)};
 }
 
 void Engine::State::check_card() const {
@@ -267,10 +274,7 @@ void Engine::State::tell_failure() {
   const std::string failure = card_device->take_failure();
   if (failure.empty()) return;
   recorder.error(failure.c_str());
-  if (on_notice) {
-    on_notice("nothing is copied to the card any more, answers go on with what is there: " +
-              failure);
-  }
+  if (on_notice) on_notice(failure);
 }
 
 // Steps that decode are what the guard compares: prompts are of any length, and guess nothing.
@@ -344,6 +348,9 @@ CardRuntime* Engine::card() const {
 }
 const CardTier* Engine::card_tier() const {
   return state_->card_device != nullptr ? &state_->card_device->tier() : nullptr;
+}
+PromptStats Engine::prompt_stats() const {
+  return state_->card_device->prompt_stats();
 }
 int Engine::threads() const {
   return state_->pool.size();

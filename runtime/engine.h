@@ -13,10 +13,12 @@
 
 #include "cache/card_tier.h"
 #include "cache/expert_cache.h"
+#include "cache/prompt_plan.h"
 #include "cache/ring.h"
 #include "kernels/cuda/card_runtime.h"
 #include "kernels/thread_pool.h"
 #include "runtime/card/card_room.h"
+#include "runtime/card/prompt_stats.h"
 #include "runtime/model/sidecar.h"
 #include "runtime/session.h"
 #include "runtime/weights/landing_file.h"
@@ -56,15 +58,17 @@ struct EngineOptions {
   std::shared_ptr<CardRuntime> card = nullptr;
   CardRoom card_room = {};
   CardTierOptions card_tier = {};
+  PromptOptions card_prompts = {};
   int32_t chunk = 512;  // rows of a prompt that go through together where the model is resident
 };
 
 // What a card has, in bytes.
 struct CardMemoryPlan {
   int64_t dense = 0, recurrent = 0, workspace = 0;
+  int64_t prompts = 0;             // the ring that they copy experts into
   int64_t slot_bytes = 0, kv = 0;  // experts at the start; all positions
   int64_t shared = 0;              // what both have together: kv grows, experts give way
-  int64_t total() const { return dense + recurrent + workspace + shared; }
+  int64_t total() const { return dense + recurrent + workspace + prompts + shared; }
 };
 
 // Where the host's memory goes, in bytes; printed at start. With a card, which has what is 0 here.
@@ -144,6 +148,7 @@ class Engine {
   const char* isa() const;
   CardRuntime* card() const;  // null: the host computes all
   const CardTier* card_tier() const;
+  PromptStats prompt_stats() const;  // of an engine that has a card
   int threads() const;
   int64_t context() const;  // positions a session can hold
   int64_t rows_per_step()

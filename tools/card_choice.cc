@@ -15,14 +15,15 @@ namespace hotset {
 namespace {
 
 // Keys and values are reserved for all sessions: what they do not use yet holds experts.
-CardRoom room_on(const std::string& vram, const MemoryPlan& host, int64_t free_bytes) {
+CardRoom room_on(const std::string& vram, const MemoryPlan& host, int64_t free_bytes,
+                 int32_t ring) {
   const bool is_auto = vram == "auto";
   if (!is_auto && Size::parse(vram)->is_percent()) {
     return {.expert_bytes = Size::parse(vram)->bytes_of(host.experts.expert_bytes_total)};
   }
   const int64_t most =
       is_auto ? free_bytes : std::min(free_bytes, Size::parse(vram)->bytes_of(free_bytes));
-  const CardPlan plan = plan_card(host, most);
+  const CardPlan plan = plan_card(host, most, ring);
   return {.expert_bytes = INT64_MAX, .with_kv_bytes = plan.experts.slot_bytes_total + plan.kv};
 }
 
@@ -58,7 +59,10 @@ CardChoice choose_card(const Config& config, const MemoryPlan& host) {
     choice.notice = "device: " + choice.card->name();
   }
   try {
-    choice.room = room_on(config.vram, host, choice.card->memory_info().free_bytes);
+    const int32_t ring = PromptOptions().ring;
+    choice.room = room_on(config.vram, host, choice.card->memory_info().free_bytes, ring);
+    const int64_t slots = std::min(choice.room.expert_bytes, choice.room.with_kv_bytes - host.kv);
+    choice.ring = slots < host.experts.expert_bytes_total ? ring : 0;
   } catch (const Error& error) {
     if (config.device != "auto") throw;
     return go_without(error.what());
@@ -72,10 +76,11 @@ CardRoom card_room(const Engine& engine, const std::string& vram) {
   plan.dense = card.dense;
   plan.kv = card.kv;
   plan.recurrent = card.recurrent;
-  plan.workspace = card.workspace;
+  plan.workspace = card.workspace + card.prompts;  // a ring stays as it is
   return room_on(vram, plan,
                  engine.card()->memory_info().free_bytes + engine.card_shared_bytes() + card.dense +
-                     card.recurrent + card.workspace);
+                     card.recurrent + plan.workspace,
+                 0);
 }
 
 // Some systems hand out more than a card has, and move what is too much to the host's memory
@@ -93,13 +98,16 @@ nlohmann::ordered_json card_json(const Engine& engine) {
   if (engine.card_tier() == nullptr) return nullptr;
   const CacheStats stats = engine.card_tier()->stats();
   const SlotPlan plan = engine.card_tier()->plan();
+  const PromptStats prompts = engine.prompt_stats();
   return {{"emulated", engine.card()->is_emulated()},
           {"slot_bytes", plan.slot_bytes_total},
           {"expert_hits", stats.hits},
           {"expert_misses", stats.misses},
           {"hit_rate", stats.hit_rate()},
           {"evictions", stats.evictions},
-          {"admission_price", engine.card_tier()->lambda()}};
+          {"admission_price", engine.card_tier()->lambda()},
+          {"prompt_experts_copied", prompts.copied},
+          {"prompt_experts_computed_by_cpu", prompts.computed}};
 }
 
 }  // namespace hotset

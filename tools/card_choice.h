@@ -15,6 +15,7 @@ namespace hotset {
 struct CardChoice {
   std::shared_ptr<CardRuntime> card;  // null: the CPU computes
   CardRoom room;                      // on it
+  int32_t ring = 0;                   // experts that prompts copy at once: see PromptOptions
   std::string name = "cpu";           // for outputs: "cpu", "emulated", "cuda: NAME"
   std::string notice;                 // what the user should know of it, a line; or ""
 };

@@ -53,14 +53,14 @@ std::string describe_plan(const MemoryPlan& plan, const MemoryBudget& budget) {
         "memory: embedding {}, experts {} of {}{}, workspace {}, pinned {}, reads {}, ring {}; "
         "total {}{}\n"
         "card: dense {}, experts {}, kv up to {}, both together at most {}, recurrent {}, "
-        "workspace {}; total {}",
+        "workspace {}, prompts {}; total {}",
         human_bytes(plan.embedding), human_bytes(plan.experts.slot_bytes_total),
         human_bytes(plan.experts.expert_bytes_total),
         plan.experts.all_resident() ? " (all resident)" : "", human_bytes(plan.workspace),
         human_bytes(plan.pinned), human_bytes(plan.landing), human_bytes(plan.ring),
         human_bytes(plan.total()), room, human_bytes(card.dense), human_bytes(card.slot_bytes),
         human_bytes(card.kv), human_bytes(card.shared), human_bytes(card.recurrent),
-        human_bytes(card.workspace), human_bytes(card.total()));
+        human_bytes(card.workspace), human_bytes(card.prompts), human_bytes(card.total()));
   }
   return fmt::format(
       "memory: dense {}, embedding {}, experts {} of {}{}, kv {}, recurrent {}, workspace {}, "

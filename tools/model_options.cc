@@ -169,6 +169,7 @@ LoadedModel load_on(const std::string& path, const Config& config,
   const CardChoice choice = choose_card(config, plan.memory);
   plan.options.card = loaded.card = choice.card;
   plan.options.card_room = choice.room;
+  plan.options.card_prompts.ring = choice.ring;
   loaded.device = choice.name;
   loaded.device_notice = choice.notice;
   check_fits(plan.memory, loaded.budget);

@@ -107,6 +107,15 @@ struct OwnStream {
   OwnStream& operator=(const OwnStream&) = delete;
 };
 
+struct OwnEvent {
+  CardRuntime& card;
+  const CardEvent event;
+  explicit OwnEvent(CardRuntime& runtime) : card(runtime), event(runtime.open_event()) {}
+  ~OwnEvent() { card.close_event(event); }
+  OwnEvent(const OwnEvent&) = delete;
+  OwnEvent& operator=(const OwnEvent&) = delete;
+};
+
 // Memory of a card, or pinned memory of the host for it. RAII owner; move-only.
 class CardMemory {
  public:

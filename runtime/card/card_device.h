@@ -1,6 +1,6 @@
 // Device on a card: dense weights, sequences and hot experts in its memory, misses through the host
 // (CardExperts). Every operation puts kernels of the same bits as the CPU's on one stream; the host
-// waits for it once a step, at the end.
+// waits for it once a step, at the end, and in a prompt once a layer.
 #pragma once
 
 #include <memory>
@@ -40,6 +40,8 @@ class CardDevice : public Device {
   void set_room(const CardRoom& room);
   int64_t shared_bytes() const;  // that slots and sequences have of it now
   std::string take_failure() { return experts_.take_failure(); }
+  PromptStats prompt_stats() const { return experts_.prompt_stats(); }
+  int64_t ring_bytes() const { return experts_.ring_bytes(); }
 
   Rows allocate_rows(int64_t rows, int64_t width) override { return workspace_.rows(rows, width); }
   Activations allocate_activations(int64_t rows, int64_t width) override {

@@ -13,6 +13,12 @@ namespace hotset {
 
 namespace {
 
+int64_t largest_slot(const SlotPlan& plan) {
+  int64_t bytes = 0;
+  for (const SlotPlan::Class& c : plan.classes) bytes = std::max(bytes, c.slot_bytes);
+  return bytes;
+}
+
 // Whether the experts of some layer are given float rows, besides quantised ones.
 bool needs_floats(const ExpertShape& shape) {
   return shape.gate.format.is_float() || shape.up.format.is_float() ||
@@ -28,6 +34,7 @@ CardExperts::CardExperts(const ModelConfig& c, CardRuntime& card, const CardKern
       kernels_(kernels),
       stream_(stream),
       host_(host),
+      cache_(cache),
       layers_(c.num_hidden_layers),
       experts_(c.num_experts),
       k_(c.num_experts_per_tok),
@@ -50,6 +57,16 @@ CardExperts::CardExperts(const ModelConfig& c, CardRuntime& card, const CardKern
       picks_seen_(workspace_.take_pinned<int32_t>(layers_ * rows_max_ * k_)),
       places_(workspace_.take<int32_t>(rows_max_ * k_)),
       misses_(workspace_.take<uint32_t>(1)),
+      prompt_table_next_(workspace_.take_pinned<uint32_t>(experts_)),
+      prompt_table_(workspace_.take<uint32_t>(experts_)),
+      prompt_list_next_(
+          workspace_.take_pinned<CardListedPair>(PromptPlan::list_max(rows_max_ * k_, experts_))),
+      prompt_list_(workspace_.take<CardListedPair>(PromptPlan::list_max(rows_max_ * k_, experts_))),
+      prompt_(
+          {prompt_list_next_, static_cast<size_t>(PromptPlan::list_max(rows_max_ * k_, experts_))},
+          {prompt_table_next_, static_cast<size_t>(experts_)}),
+      ring_(card, stream, cache, static_cast<int32_t>(experts_), largest_slot(options.slots),
+            options.prompts),
       best_rank_(experts_) {
   const int64_t pairs = rows_max_ * k_, inner = c.moe_intermediate_size;
   for (const SlotPlan::Class& size_class : options.slots.classes) {
@@ -86,6 +103,17 @@ CardExperts::CardExperts(const ModelConfig& c, CardRuntime& card, const CardKern
 }
 
 CardExperts::~CardExperts() = default;
+
+std::string CardExperts::take_failure() {
+  if (std::string why = copier_->take_failure(); !why.empty()) {
+    return "nothing is copied to the card any more, answers go on with what is there: " + why;
+  }
+  if (std::string why = ring_.take_failure(); !why.empty()) {
+    return "prompts copy no experts to the card any more, the CPU computes what is not there: " +
+           why;
+  }
+  return "";
+}
 
 // A cache line for each flag: one side polls it.
 MissServer::Mailboxes CardExperts::make_mailboxes(bool needs_floats) {
@@ -161,9 +189,11 @@ void CardExperts::begin_step(int64_t rows, StepKind kind) {
 void CardExperts::begin(int32_t layer, const Routing& routing, const Activations& in) {
   layer_ = layer;
   in_ = in;
+  const bool is_prompt = kind_ == StepKind::kPrompt;
+  if (is_prompt) plan_prompt(layer, routing);
   CardPostArgs args;
   args.picks = routing.experts;
-  args.table = table_ + layer * experts_;
+  args.table = is_prompt ? prompt_table_ : table_ + layer * experts_;
   args.rows = routing.rows;
   args.k = k_;
   args.width = width_;
@@ -171,15 +201,51 @@ void CardExperts::begin(int32_t layer, const Routing& routing, const Activations
   args.q = in.q;
   args.places = places_;
   args.misses = misses_;
-  args.picks_log = picks_log_ + layer * rows_max_ * k_;
+  args.picks_log = is_prompt ? nullptr : picks_log_ + layer * rows_max_ * k_;
   args.mailbox = mailbox(layer);
   args.sequence = sequence(layer);
   kernels_.post(stream_, args);
 }
 
+// A wait of the host for each layer is short beside what a prompt's layer takes. It is also why the
+// pinned plan may be written again: what read the last layer's has ended on the card.
+void CardExperts::plan_prompt(int32_t layer, const Routing& routing) {
+  int32_t* const picks = picks_seen_ + layer * rows_max_ * k_;
+  const int64_t pairs = routing.rows * k_;
+  card_.copy(stream_, picks, routing.experts, pairs * static_cast<int64_t>(sizeof *picks));
+  card_.synchronise(stream_);
+  prompt_.make(
+      {picks, static_cast<size_t>(pairs)},
+      tier_.table().subspan(static_cast<size_t>(layer * experts_), static_cast<size_t>(experts_)),
+      ring_.break_even(), ring_.slots(), [this, layer](int32_t expert) {
+        return ring_.hold({layer, expert});
+      });
+  card_.copy(stream_, prompt_table_, prompt_table_next_,
+             std::ssize(prompt_.table()) * static_cast<int64_t>(sizeof(uint32_t)));
+  card_.copy(stream_, prompt_list_, prompt_list_next_,
+             std::ssize(prompt_.list()) * static_cast<int64_t>(sizeof(CardListedPair)));
+  note_copied(layer, picks, routing.rows);
+}
+
+// The host's cache hears of those that it only had to hold as of those that the CPU computes.
+void CardExperts::note_copied(int32_t layer, const int32_t* picks, int64_t rows) {
+  if (prompt_.copied().empty()) return;
+  const SlotId* const slots = tier_.table().data() + layer * experts_;
+  for (int64_t r = std::max<int64_t>(0, rows - kPromptRowsNoted); r < rows; ++r) {
+    picks_.clear();
+    for (int32_t i = 0; i < k_; ++i) {
+      const int32_t expert = picks[r * k_ + i];
+      const bool is_copied = slots[expert] < 0 && prompt_.table()[expert] != kCardAbsent;
+      if (is_copied) picks_.push_back({expert, i});
+    }
+    if (!picks_.empty()) cache_.note_use(layer, picks_, tokens_);
+  }
+}
+
 void CardExperts::run() {
   const int32_t size_class = tier_.class_of(layer_);
-  if (slots_[size_class].bytes() == 0) return;  // all are misses
+  const bool is_prompt = kind_ == StepKind::kPrompt;
+  if (!is_prompt && slots_[size_class].bytes() == 0) return;  // all are misses
   CardExpertsArgs args = args_;
   args.shape = host_.shape(layer_);
   args.slots = slots_[size_class].data();
@@ -188,7 +254,21 @@ void CardExperts::run() {
   args.k = k_;
   args.x = in_.x.data;
   args.q = in_.q;
+  if (is_prompt) return run_prompt(args);
   kernels_.experts(stream_, args);
+}
+
+void CardExperts::run_prompt(CardExpertsArgs args) {
+  const auto compute = [&](int64_t begin, int64_t end) {
+    args.list = prompt_list_ + begin;
+    args.listed = end - begin;
+    if (begin < end) kernels_.experts(stream_, args);
+  };
+  const int64_t bytes = args.slot_bytes;
+  compute(0, prompt_.hits_end());
+  args.slots = ring_.data();
+  args.slot_bytes = ring_.slot_bytes();
+  ring_.run(bytes, prompt_.copied(), compute);
 }
 
 void CardExperts::combine(Rows x, const Routing& routing, Rows shared, Rows shared_gate) {
@@ -211,7 +291,7 @@ void CardExperts::combine(Rows x, const Routing& routing, Rows shared, Rows shar
 }
 
 void CardExperts::end_step() {
-  for (int64_t layer = 0; layer < layers_; ++layer) {
+  for (int64_t layer = 0; kind_ == StepKind::kDecode && layer < layers_; ++layer) {
     const int64_t at = layer * rows_max_ * k_;
     card_.copy(stream_, picks_seen_ + at, picks_log_ + at,
                rows_ * k_ * static_cast<int64_t>(sizeof(int32_t)));
@@ -233,7 +313,9 @@ void CardExperts::finish_step() {
   tier_.end_step();
 }
 
+// A change of the host's cache may wait for what the ring holds, and the misses for that change.
 void CardExperts::abandon_step() noexcept {
+  ring_.cancel();
   try {
     server_->end_step();
   } catch (...) {  // the step has an error already
@@ -278,11 +360,17 @@ void CardExperts::compute(int32_t layer, const Routing& picks, const Activations
   host_.begin(layer, picks, kind, now);
   host_.run(in);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  if (kind == StepKind::kDecode) tier_.add_misses(host_.experts(), seconds.count());
+  int64_t pairs = 0;
   for (int64_t p = 0; p < picks.rows * picks.k; ++p) {
     if (picks.experts[p] < 0) continue;
+    ++pairs;
     std::memcpy(outputs + p * width_, host_.output(p / picks.k, p % picks.k),
                 static_cast<size_t>(width_) * sizeof(float));
+  }
+  if (kind == StepKind::kDecode) {
+    tier_.add_misses(host_.experts(), seconds.count());
+  } else {
+    ring_.add_computed(host_.experts(), pairs, seconds.count());
   }
 }
 

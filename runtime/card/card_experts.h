@@ -1,5 +1,7 @@
 // The routed experts of a step with a card: hits are computed on it from the tier's slots, misses
-// by the CPU through mailboxes, and both have the same bits. Thread-compatible, as Device.
+// by the CPU through mailboxes, and both have the same bits. Of a prompt the host sees the picks of
+// each layer, and has misses with many rows copied to the card, too (cache/prompt_plan.h).
+// Thread-compatible, as Device.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +10,13 @@
 #include <vector>
 
 #include "cache/card_tier.h"
+#include "cache/prompt_plan.h"
 #include "cache/recorder.h"
 #include "kernels/cuda/card_runtime.h"
 #include "runtime/card/card_copier.h"
 #include "runtime/card/card_workspace.h"
 #include "runtime/card/miss_server.h"
+#include "runtime/card/prompt_ring.h"
 #include "runtime/host/host_experts.h"
 
 namespace hotset {
@@ -21,6 +25,7 @@ struct CardExpertsOptions {
   SlotPlan slots;
   PolicyFactory policy;
   CardTierOptions tier;
+  PromptOptions prompts;
   double wait_s = 60;  // most that the card waits for the host's answer
   int64_t rows_max = 0;
 };
@@ -48,13 +53,15 @@ class CardExperts : private MissComputer {
   // Whether steps have other launches from here on: of a size without slots nothing is launched.
   bool resize(SlotPlan plan);
   int64_t slot_bytes() const { return tier_.bytes().slots; }
-  // Once, why nothing is copied into slots any more, if that has failed.
-  std::string take_failure() { return copier_->take_failure(); }
+  // Once, what is not copied to the card any more, and why, if that has failed.
+  std::string take_failure();
   uint32_t* not_finite() const { return &errors_->not_finite; }
   CardTier& tier() { return tier_; }
   const CardTier& tier() const { return tier_; }
-  int64_t card_bytes() const { return workspace_.bytes(); }
-  int64_t pinned_bytes() const { return workspace_.pinned_bytes(); }
+  PromptStats prompt_stats() const { return ring_.stats(); }
+  int64_t ring_bytes() const { return ring_.card_bytes(); }
+  int64_t card_bytes() const { return workspace_.bytes(); }  // without slots and ring
+  int64_t pinned_bytes() const { return workspace_.pinned_bytes() + ring_.pinned_bytes(); }
 
  private:
   void compute(int32_t layer, const Routing& picks, const Activations& in, StepKind kind,
@@ -63,6 +70,9 @@ class CardExperts : private MissComputer {
   CardMailbox& mailbox(int32_t layer) { return mailboxes_[layer % 2]; }
   CardSequence sequence(int32_t layer) const { return {step_, layers_, layer}; }
   std::byte* slot_address(int32_t size_class, SlotId slot) const;
+  void plan_prompt(int32_t layer, const Routing& routing);
+  void note_copied(int32_t layer, const int32_t* picks, int64_t rows);
+  void run_prompt(CardExpertsArgs args);
   void tell_tier();
   void gather(const int32_t* picks, int64_t rows);
 
@@ -70,6 +80,7 @@ class CardExperts : private MissComputer {
   const CardKernels& kernels_;
   const CardStream stream_;
   HostExperts& host_;
+  ExpertCache& cache_;
   const int64_t layers_, experts_, k_, width_, rows_max_;
   const int64_t wait_ns_;
   CardWorkspace workspace_;
@@ -87,7 +98,12 @@ class CardExperts : private MissComputer {
   int32_t *picks_log_, *picks_seen_;   // [layers][rows_max][k]: card; pinned
   int32_t* places_;                    // card: [rows][k]
   uint32_t* misses_;                   // card
-  CardExpertsArgs args_;               // workspace of the hits
+  CardExpertsArgs args_;               // workspace of experts on the card
+  // Of a prompt's layer, pinned and on the card: [experts], and the list of pairs.
+  uint32_t *prompt_table_next_, *prompt_table_;
+  CardListedPair *prompt_list_next_, *prompt_list_;
+  PromptPlan prompt_;
+  PromptRing ring_;
   MissServer::Mailboxes mailboxes_;
 
   // The running step.

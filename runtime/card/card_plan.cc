@@ -9,7 +9,7 @@
 
 namespace hotset {
 
-CardPlan plan_card(const MemoryPlan& host, int64_t vram_bytes) {
+CardPlan plan_card(const MemoryPlan& host, int64_t vram_bytes, int32_t ring) {
   int32_t experts = 0, layers = 0;
   for (const SlotPlan::Class& c : host.experts.classes) {
     experts += c.experts;
@@ -31,8 +31,8 @@ CardPlan plan_card(const MemoryPlan& host, int64_t vram_bytes) {
   const int64_t rest = vram_bytes - plan.total();
   plan.experts = plan_slots(slot_bytes, experts_per_layer, rest, 0);
   if (!plan.experts.all_resident()) {
-    const int32_t ring = std::min(kPromptRingExperts, experts_per_layer);
-    plan.prompt_ring = ring * *std::max_element(slot_bytes.begin(), slot_bytes.end());
+    plan.prompt_ring =
+        std::min(ring, experts_per_layer) * *std::max_element(slot_bytes.begin(), slot_bytes.end());
     plan.experts = plan_slots(slot_bytes, experts_per_layer, rest - plan.prompt_ring, 0);
   }
   if (plan.total() <= vram_bytes) return plan;

@@ -9,9 +9,6 @@
 
 namespace hotset {
 
-// A prompt streams experts that have no slot through a ring of so many (design: 64 experts of 1.77
-// MB keep a copy engine busy while others are computed).
-inline constexpr int32_t kPromptRingExperts = 64;
 // Left free for the display, the driver and what it allocates for kernels.
 inline constexpr int64_t kVramHeadroomBytes = 750'000'000;
 
@@ -28,9 +25,10 @@ struct CardPlan {
   }
 };
 
-// `host`: the engine's plan without a card, whose slots are those of the card. All experts resident
-// needs no ring; no slot at all is a plan, too: every pick is then computed by the CPU. Throws
-// Error with the numbers and what to do where not even the rest fits.
-CardPlan plan_card(const MemoryPlan& host, int64_t vram_bytes);
+// `host`: the engine's plan without a card, whose slots are those of the card; `ring`: experts that
+// a prompt's ring is to hold. All experts resident needs no ring; no slot at all is a plan, too:
+// what decodes is then computed by the CPU. Throws Error with the numbers and what to do where not
+// even the rest fits.
+CardPlan plan_card(const MemoryPlan& host, int64_t vram_bytes, int32_t ring = PromptOptions().ring);
 
 }  // namespace hotset
