@@ -65,6 +65,12 @@ enum class StepKind { kDecode, kPrompt };
 // workspace by it.
 inline constexpr int64_t kMixerTileRows = 512;
 
+// What the host gets of a step, valid until the next one.
+struct StepOutput {
+  Rows logits;                      // or, where ids to choose from were named,
+  std::span<const int32_t> chosen;  // the choice of each row that has logits
+};
+
 struct DeviceMemory {
   int64_t kv = 0, recurrent = 0, workspace = 0;  // bytes
   int64_t pinned = 0;                            // of the host's, beside them
@@ -89,10 +95,11 @@ class Device {
   // did one of the same shape before, on the same memory; else the operations follow. Only where
   // every row has logits and nobody looks on or has a say in between.
   virtual bool repeat_step() = 0;
-  // Everything of the step has been computed: its logits for the host to read, until the next step.
-  // Throws Error if something in the step went wrong. A step that ends otherwise is abandoned:
-  // nothing of it is under way any more afterwards.
-  virtual Rows end_step(Rows logits) = 0;
+  // Everything of the step has been computed: its logits for the host to read, or only the
+  // largest_logit (sampler.h) of `greedy_ids` in each row, if there are any. Throws Error if
+  // something in the step went wrong. A step that ends otherwise is abandoned: nothing of it is
+  // under way any more afterwards.
+  virtual StepOutput end_step(Rows logits, std::span<const uint8_t> greedy_ids) = 0;
   virtual void abandon_step() noexcept = 0;
   // Rows and picks for the host to read, until the next call: for those who look on.
   virtual Rows on_host(Rows rows) = 0;

@@ -152,7 +152,9 @@ struct Engine::State {
     if (cache.has_all_slots() || card || prefetch == Prefetch::kOff) return false;
     return prefetch == Prefetch::kOn || guard.is_on();
   }
-  Rows run(const Batch& batch, StepObserver* observer);
+  StepOutput step(std::span<const BatchRow> rows, std::span<const uint8_t> greedy_ids,
+                  StepObserver* observer);
+  StepOutput run(const Batch& batch, StepObserver* observer);
   int32_t top_k() const { return static_cast<int32_t>(description.config.num_experts_per_tok); }
   SlotPlan plan_experts(int64_t bytes) const { return plan_slots(source, bytes, top_k()); }
   PolicyFactory policy_factory(const PolicyOptions& policy) const {
@@ -278,16 +280,16 @@ void Engine::State::tell_failure() {
 }
 
 // Steps that decode are what the guard compares: prompts are of any length, and guess nothing.
-Rows Engine::State::run(const Batch& batch, StepObserver* observer) {
+StepOutput Engine::State::run(const Batch& batch, StepObserver* observer) {
   using Clock = std::chrono::steady_clock;
   const bool is_guarded = prefetch == Prefetch::kAuto && !cache.has_all_slots() && !card &&
                           batch.tokens.size() == batch.runs.size();
   const auto start = Clock::now();
-  const Rows logits = forward.run(batch, is_prefetching() ? predictor : nullptr, observer);
+  const StepOutput out = forward.run(batch, is_prefetching() ? predictor : nullptr, observer);
   if (card_device != nullptr) tell_failure();
-  if (!is_guarded) return logits;
+  if (!is_guarded) return out;
   const std::chrono::duration<double> seconds = Clock::now() - start;
-  if (!guard.add(seconds.count())) return logits;
+  if (!guard.add(seconds.count())) return out;
   recorder.guard(GuardLane::kPrefetch, guard.has_decided_on(),
                  1e3 * (guard.seconds_off() - guard.seconds_on()));
   if (on_notice) {
@@ -296,7 +298,32 @@ Rows Engine::State::run(const Batch& batch, StepObserver* observer) {
         guard.has_decided_on() ? "on" : "off", 1e3 * guard.seconds_on(),
         1e3 * guard.seconds_off()));
   }
-  return logits;
+  return out;
+}
+
+StepOutput Engine::State::step(std::span<const BatchRow> rows, std::span<const uint8_t> greedy_ids,
+                               StepObserver* observer) {
+  check_card();
+  check_rows(rows);
+  plan_runs(rows);
+  auto record = recorder.step(rows[0].position, std::ssize(rows));
+  for (const BatchRow& row : rows)
+    device->sequences().resize(row.session->state_, row.position + 1);
+  watched.own = observer;
+  StepOutput out;
+  try {
+    out = run({tokens, runs, logit_rows, greedy_ids}, watched.watcher ? &watched : observer);
+  } catch (const CardError& error) {
+    if (error.is_lost()) card_loss = error.what();
+    recorder.error(error.what());
+    throw;
+  } catch (const Error& error) {
+    recorder.error(error.what());
+    throw;
+  }
+  for (const BatchRow& row : rows) row.session->position_ = row.position + 1;
+  record.done();
+  return out;
 }
 
 Engine::Engine(ModelDescription description, const EngineOptions& options, const Progress& progress,
@@ -417,28 +444,13 @@ Session Engine::open_session() {
 }
 
 std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver* observer) {
-  State& s = *state_;
-  s.check_card();
-  s.check_rows(rows);
-  s.plan_runs(rows);
-  auto record = s.recorder.step(rows[0].position, std::ssize(rows));
-  for (const BatchRow& row : rows)
-    s.device->sequences().resize(row.session->state_, row.position + 1);
-  s.watched.own = observer;
-  Rows logits;
-  try {
-    logits = s.run({s.tokens, s.runs, s.logit_rows}, s.watched.watcher ? &s.watched : observer);
-  } catch (const CardError& error) {
-    if (error.is_lost()) s.card_loss = error.what();
-    s.recorder.error(error.what());
-    throw;
-  } catch (const Error& error) {
-    s.recorder.error(error.what());
-    throw;
-  }
-  for (const BatchRow& row : rows) row.session->position_ = row.position + 1;
-  record.done();
+  const Rows logits = state_->step(rows, {}, observer).logits;
   return {logits.data, static_cast<size_t>(logits.rows * logits.width)};
+}
+
+std::span<const int32_t> Engine::step_greedy(std::span<const BatchRow> rows,
+                                             std::span<const uint8_t> allowed) {
+  return state_->step(rows, allowed, nullptr).chosen;
 }
 
 int64_t Engine::bytes_per_token() const {

@@ -160,6 +160,10 @@ class Engine {
   // sessions where they were, except that a session with recurrent state must then be restored from
   // a snapshot or reset. Where the card was lost in a step every later one is refused.
   std::span<const float> step(std::span<const BatchRow> rows, StepObserver* observer = nullptr);
+  // Likewise, but of each row that wants logits only the largest_logit (sampler.h) of `allowed`, an
+  // id: a card then gives the host four bytes a row. No more rows want it than there are sessions.
+  std::span<const int32_t> step_greedy(std::span<const BatchRow> rows,
+                                       std::span<const uint8_t> allowed);
 
   // Shows every step to `watcher`, besides the step's own observer; nullptr: to nobody.
   void watch(StepObserver* watcher);

@@ -48,6 +48,14 @@ void check_fits(const Engine& engine, const Session& session, int64_t prompt) {
       prompt, engine.context(), taken, engine.config().max_position_embeddings));
 }
 
+// The token after `last`. A greedy choice is the device's.
+int32_t decode(Engine& engine, Session& session, Sampler& sampler, int32_t last) {
+  const std::span<const uint8_t> greedy_ids = sampler.greedy_ids();
+  if (greedy_ids.empty()) return sampler.sample(feed(engine, session, {&last, 1}));
+  const BatchRow row{&session, last, session.position(), true};
+  return engine.step_greedy({&row, 1}, greedy_ids)[0];
+}
+
 // Bytes of tokens -> characters -> text that no stop string will take back.
 class TextStream {
  public:
@@ -159,16 +167,17 @@ Generation generate(Engine& engine, Session& session, const Tokenizer& tokenizer
       out.finish = FinishReason::kCancelled;
       break;
     }
-    if (!out.ids.empty()) {
-      if (session.position() == engine.context()) {
-        out.finish = FinishReason::kContext;
-        break;
-      }
-      logits = feed(engine, session, {&out.ids.back(), 1});
+    int32_t token;
+    if (out.ids.empty()) {
+      token = sampler.sample(logits);
+      out.ttft_ms = 1000 * seconds_since(start);
+    } else if (session.position() == engine.context()) {
+      out.finish = FinishReason::kContext;
+      break;
+    } else {
+      token = decode(engine, session, sampler, out.ids.back());
       ++out.decode_steps;
     }
-    const int32_t token = sampler.sample(logits);
-    if (out.ids.empty()) out.ttft_ms = 1000 * seconds_since(start);
     const bool is_stop = contains(options.stop_ids, token);
     if (!is_stop) {
       out.ids.push_back(token);

@@ -12,15 +12,36 @@ namespace {
 // 151,936 costs 10 ms a token.
 constexpr size_t kFirstSorted = 64;
 
+// The card's argmax kernel has the same order (kernels/cuda/router.cuh).
+template <class LogitOf>
+int32_t largest(std::span<const uint8_t> allowed, const LogitOf& logit_of) {
+  int32_t best = -1;
+  auto best_logit = logit_of(0);
+  for (int32_t id = 0; id < std::ssize(allowed); ++id) {
+    if (!allowed[id]) continue;
+    const auto logit = logit_of(id);
+    const bool is_larger = logit > best_logit || (std::isnan(best_logit) && !std::isnan(logit));
+    if (best >= 0 && !is_larger) continue;
+    best = id;
+    best_logit = logit;
+  }
+  return best;
+}
+
 }  // namespace
 
-Sampler::Sampler(const SamplerOptions& options, std::vector<bool> allowed)
+int32_t largest_logit(std::span<const float> logits, std::span<const uint8_t> allowed) {
+  HOTSET_CHECK(logits.size() == allowed.size() && !logits.empty(), "a logit for each id");
+  return largest(allowed, [&](int32_t id) { return logits[id]; });
+}
+
+Sampler::Sampler(const SamplerOptions& options, const std::vector<bool>& allowed)
     : options_(options),
-      allowed_(std::move(allowed)),
+      allowed_(allowed.begin(), allowed.end()),
       seen_(allowed_.size()),
       state_(options.seed) {
   HOTSET_CHECK(options.repetition_penalty > 0 && options.temperature >= 0, "sampler options");
-  if (std::find(allowed_.begin(), allowed_.end(), true) == allowed_.end()) {
+  if (std::find(allowed_.begin(), allowed_.end(), 1) == allowed_.end()) {
     throw Error("sampler: the tokenizer has no token for any id of the model");
   }
   candidates_.reserve(allowed_.size());
@@ -40,17 +61,9 @@ double Sampler::adjusted(std::span<const float> logits, int32_t id) const {
   return logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
 }
 
-int32_t Sampler::greedy(std::span<const float> logits) const {
-  int32_t best = -1;
-  double best_logit = 0;
-  for (int32_t id = 0; id < std::ssize(logits); ++id) {
-    if (!allowed_[id]) continue;
-    const double logit = adjusted(logits, id);
-    if (best >= 0 && logit <= best_logit) continue;
-    best = id;
-    best_logit = logit;
-  }
-  return best;
+std::span<const uint8_t> Sampler::greedy_ids() const {
+  if (!is_greedy() || options_.repetition_penalty != 1) return {};
+  return allowed_;
 }
 
 // Puts the best `count` candidates first, in order.
@@ -78,7 +91,9 @@ size_t Sampler::keep_probable(double best, double enough, double& kept_sum) {
 
 int32_t Sampler::sample(std::span<const float> logits) {
   HOTSET_CHECK(logits.size() == allowed_.size(), "a logit for each id");
-  if (options_.temperature == 0 || options_.top_k == 1) return greedy(logits);
+  if (is_greedy()) {
+    return largest(allowed_, [&](int32_t id) { return adjusted(logits, id); });
+  }
 
   candidates_.clear();
   for (int32_t id = 0; id < std::ssize(logits); ++id) {

@@ -19,10 +19,14 @@ struct SamplerOptions {
   uint64_t seed = 0;
 };
 
+// The id of the largest logit of those that are allowed ([ids] of 0 or 1), the lowest of equal
+// ones; NaN is less than all else. -1: none is allowed.
+int32_t largest_logit(std::span<const float> logits, std::span<const uint8_t> allowed);
+
 class Sampler {
  public:
   // `allowed`: for each id of the model whether it may be chosen. Throws Error if none may.
-  Sampler(const SamplerOptions& options, std::vector<bool> allowed);
+  Sampler(const SamplerOptions& options, const std::vector<bool>& allowed);
 
   const SamplerOptions& options() const { return options_; }
   // A token of the text so far, for the repetition penalty: prompt and chosen ones alike.
@@ -30,20 +34,22 @@ class Sampler {
   // The text begins anew; the generator goes on.
   void forget();
   int32_t sample(std::span<const float> logits);
+  // Where every choice is the largest_logit, whatever the text so far: of which ids. Else empty.
+  std::span<const uint8_t> greedy_ids() const;
 
  private:
   struct Candidate {
     double logit;
     int32_t id;
   };
+  bool is_greedy() const { return options_.temperature == 0 || options_.top_k == 1; }
   double adjusted(std::span<const float> logits, int32_t id) const;
-  int32_t greedy(std::span<const float> logits) const;
   size_t keep_top(size_t count);
   size_t keep_probable(double best, double enough, double& kept_sum);
   double next_uniform();
 
   const SamplerOptions options_;
-  const std::vector<bool> allowed_;
+  const std::vector<uint8_t> allowed_;
   std::vector<bool> seen_;
   std::vector<Candidate> candidates_;  // the best `sorted` first, in order
   uint64_t state_;

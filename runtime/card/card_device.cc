@@ -108,6 +108,12 @@ CardDevice::CardDevice(const ModelConfig& c, Weights& weights, CardRuntime& card
   if (weights_.ordered_inputs > 0) {
     ordered_ = allocate_activations(rows_max, weights_.ordered_inputs);
   }
+  allowed_ = workspace_.take<uint8_t>(c.vocab_size);
+  allowed_next_ = workspace_.take_pinned<uint8_t>(c.vocab_size);
+  std::fill_n(allowed_next_, c.vocab_size, uint8_t{0xFF});  // nobody's, so the first is a new one
+  chosen_ = workspace_.take<int32_t>(options.sequences);
+  chosen_seen_ = workspace_.take_pinned<int32_t>(options.sequences);
+  argmax_scratch_ = workspace_.take<uint64_t>(options.sequences * kCardArgmaxParts);
   fit_slots(room_, 0);
 }
 
@@ -210,14 +216,20 @@ void CardDevice::finish_capture() {
   graphs_.back().graph = card_.end_capture(stream_);
 }
 
-Rows CardDevice::end_step(Rows logits) {
+StepOutput CardDevice::end_step(Rows logits, std::span<const uint8_t> greedy_ids) {
   if (is_capturing_) {
     finish_capture();
     launch(graphs_.back());
   }
-  const int64_t bytes = logits.rows * logits.width * 4;
-  auto* const seen = reinterpret_cast<float*>(grown(logits_, card_, bytes, "logits"));
-  card_.copy(stream_, seen, logits.data, bytes);
+  StepOutput out;
+  if (greedy_ids.empty()) {
+    const int64_t bytes = logits.rows * logits.width * 4;
+    auto* const seen = reinterpret_cast<float*>(grown(logits_, card_, bytes, "logits"));
+    card_.copy(stream_, seen, logits.data, bytes);
+    out.logits = {seen, logits.rows, logits.width};
+  } else {
+    out.chosen = choose(logits, greedy_ids);
+  }
   experts_.end_step();
   {
     const auto wait = recorder_.range(RangeName::kCardWait);
@@ -226,7 +238,24 @@ Rows CardDevice::end_step(Rows logits) {
   experts_.finish_step();
   tell_watchers();
   step_turn_ = {};
-  return {seen, logits.rows, logits.width};
+  return out;
+}
+
+// Four bytes a row come to the host, and not the logits. The host waits for them all the same: it
+// must know whether the answer ends here before it computes on (a recurrent state cannot be taken
+// back), has to choose what to copy from the picks, and looks the token's embedding up, whose table
+// is the host's and of any source type.
+std::span<const int32_t> CardDevice::choose(Rows logits, std::span<const uint8_t> allowed) {
+  HOTSET_CHECK(logits.rows <= sequences_.sequences() && std::ssize(allowed) == logits.width,
+               "a choice is a session's, and of all ids");
+  if (!std::equal(allowed.begin(), allowed.end(), allowed_next_)) {
+    std::copy(allowed.begin(), allowed.end(), allowed_next_);
+    card_.copy(stream_, allowed_, allowed_next_, std::ssize(allowed));
+  }
+  kernels_.argmax(stream_, chosen_, logits.data, allowed_, logits.rows, logits.width,
+                  argmax_scratch_);
+  card_.copy(stream_, chosen_seen_, chosen_, logits.rows * static_cast<int64_t>(sizeof(int32_t)));
+  return {chosen_seen_, static_cast<size_t>(logits.rows)};
 }
 
 // All that the tier has counted since a step was told of last.

@@ -51,7 +51,7 @@ class CardDevice : public Device {
 
   void begin_step(int64_t rows, std::span<const RowRun> runs, StepKind kind) override;
   bool repeat_step() override;
-  Rows end_step(Rows logits) override;
+  StepOutput end_step(Rows logits, std::span<const uint8_t> greedy_ids) override;
   void abandon_step() noexcept override;
   Rows on_host(Rows rows) override;
   Routing on_host(const Routing& routing) override;
@@ -88,6 +88,7 @@ class CardDevice : public Device {
   void launch(const StepGraph& graph);
   void finish_capture();
   void tell_watchers();
+  std::span<const int32_t> choose(Rows logits, std::span<const uint8_t> allowed);
   void quantise(const Activations& a, const uint32_t* order, const Activations& to);
   void quantise(const Activations& a) { quantise(a, nullptr, a); }
   CardStep step_of(std::span<const RowRun> runs, int64_t rows) const;
@@ -123,6 +124,9 @@ class CardDevice : public Device {
   float* delta_scratch_;
   Activations ordered_;                      // inputs in the order that a dense matrix wants
   CardMemory logits_, seen_, seen_routing_;  // pinned: what the host reads
+  uint8_t *allowed_, *allowed_next_;         // card; pinned: [vocab], ids to choose from
+  int32_t *chosen_, *chosen_seen_;           // card; pinned: [sequences]
+  uint64_t* argmax_scratch_;
   std::span<const RowRun> step_runs_;
 
   // The kernels of a decoding step of some shape, kept when it first came: one launch a token.

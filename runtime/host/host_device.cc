@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/check.h"
+#include "runtime/sampler.h"
 
 namespace hotset {
 
@@ -61,6 +62,7 @@ HostDevice::HostDevice(const ModelConfig& c, const Weights& weights, const HostO
   kv_blocks_max_ = (options.positions + kKvBlockPositions - 1) / kKvBlockPositions;
   kv_pointers_.resize(static_cast<size_t>(2 * kv_blocks_max_ * pool.size()));
 
+  chosen_.reserve(static_cast<size_t>(options.sequences));
   combined_ = allocate_rows(pool.size(), c.hidden_size);
   if (weights.ordered_inputs > 0) {
     ordered_ = allocate_activations(options.rows_max, weights.ordered_inputs);
@@ -69,6 +71,16 @@ HostDevice::HostDevice(const ModelConfig& c, const Weights& weights, const HostO
 
 float* HostDevice::thread_scratch(int thread) const {
   return scratch_ + thread * scratch_floats_;
+}
+
+StepOutput HostDevice::end_step(Rows logits, std::span<const uint8_t> greedy_ids) {
+  if (greedy_ids.empty()) return {logits, {}};
+  chosen_.clear();
+  for (int64_t r = 0; r < logits.rows; ++r) {
+    chosen_.push_back(
+        largest_logit({logits.row(r), static_cast<size_t>(logits.width)}, greedy_ids));
+  }
+  return {{}, chosen_};
 }
 
 void HostDevice::embed(Rows x, std::span<const int32_t> tokens) {

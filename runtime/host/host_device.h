@@ -44,7 +44,7 @@ class HostDevice : public Device {
     kind_ = kind;
   }
   bool repeat_step() override { return false; }
-  Rows end_step(Rows logits) override { return logits; }
+  StepOutput end_step(Rows logits, std::span<const uint8_t> greedy_ids) override;
   void abandon_step() noexcept override {}  // the cache's next event ends what is left of this one
   Rows on_host(Rows rows) override { return rows; }
   Routing on_host(const Routing& routing) override { return routing; }
@@ -100,7 +100,8 @@ class HostDevice : public Device {
   Rows convolved_, delta_gates_;      // [tile][channels], [tile][2 * value heads]: log decay | beta
   std::vector<const void*> kv_pointers_;  // [threads][2][blocks]
 
-  int64_t tokens_ = 0;  // the cache's time
+  std::vector<int32_t> chosen_;  // [sequences]
+  int64_t tokens_ = 0;           // the cache's time
   StepKind kind_ = StepKind::kDecode;
   Activations experts_in_;  // of the layer that has begun
   Rows combined_;           // [threads][H]

@@ -35,14 +35,15 @@ ForwardPass::ForwardPass(Device& device, Recorder& recorder, const ModelConfig& 
   tile_runs_.reserve(static_cast<size_t>(2 * rows_max));
 }
 
-Rows ForwardPass::run(const Batch& batch, ExpertPredictor* predictor, StepObserver* observer) {
+StepOutput ForwardPass::run(const Batch& batch, ExpertPredictor* predictor,
+                            StepObserver* observer) {
   const Rows x = x_.slice(0, std::ssize(batch.tokens));
   const bool is_decode = batch.tokens.size() == batch.runs.size();
   const StepKind kind = is_decode ? StepKind::kDecode : StepKind::kPrompt;
   plan_tiles(batch.runs);
   try {
     device_.begin_step(x.rows, tile_runs_, kind);
-    return device_.end_step(compute(batch, x, kind, predictor, observer));
+    return device_.end_step(compute(batch, x, kind, predictor, observer), batch.greedy_ids);
   } catch (...) {
     device_.abandon_step();
     throw;

@@ -20,6 +20,7 @@ struct Batch {
   std::span<const int32_t> tokens;            // [rows]
   std::span<const RowRun> runs;               // first_row counts from the batch's start
   std::span<const int32_t> rows_with_logits;  // indices of rows, rising
+  std::span<const uint8_t> greedy_ids = {};   // see Device::end_step
 };
 
 class ForwardPass {
@@ -28,9 +29,8 @@ class ForwardPass {
   ForwardPass(Device& device, Recorder& recorder, const ModelConfig& config, const Weights& weights,
               int64_t rows_max, int64_t logits_max);
 
-  // Logits [rows_with_logits][vocab] for the host, valid until the next run.
-  // `predictor`: see MoeLayer.
-  Rows run(const Batch& batch, ExpertPredictor* predictor, StepObserver* observer);
+  // Of the rows_with_logits, in their order. `predictor`: see MoeLayer.
+  StepOutput run(const Batch& batch, ExpertPredictor* predictor, StepObserver* observer);
   MoeLayer& moe() { return moe_; }
 
  private:

@@ -50,6 +50,25 @@ TEST(SamplerTest, AnIdWithoutATokenIsNeverChosen) {
   EXPECT_THROW(Sampler({}, {false, false}), Error);
 }
 
+TEST(SamplerTest, ADeviceMayChooseOnlyWhatDependsOnNothingButTheLogits) {
+  EXPECT_EQ(Sampler({}, {true, false, true}).greedy_ids().size(), 3U);
+  EXPECT_EQ(Sampler({}, {true, false, true}).greedy_ids()[1], 0);
+  EXPECT_EQ(Sampler({.temperature = 2, .top_k = 1}, all(3)).greedy_ids().size(), 3U);
+  EXPECT_TRUE(Sampler({.temperature = 1}, all(3)).greedy_ids().empty());
+  EXPECT_TRUE(Sampler({.repetition_penalty = 1.1}, all(3)).greedy_ids().empty());
+}
+
+TEST(SamplerTest, TheLargestLogitIsAnAllowedOneAndTheLowestOfATie) {
+  const float nan = std::nanf("");
+  const std::vector<uint8_t> all_of_them = {1, 1, 1, 1}, all_but_one = {1, 0, 1, 1};
+  EXPECT_EQ(largest_logit(std::vector<float>{1, 5, 5, 5}, all_of_them), 1);
+  EXPECT_EQ(largest_logit(std::vector<float>{1, 5, 5, 5}, all_but_one), 2);
+  EXPECT_EQ(largest_logit(std::vector<float>{nan, -7, nan, -8}, all_of_them), 1);
+  EXPECT_EQ(largest_logit(std::vector<float>{nan, -7, nan, nan}, all_but_one), 0);
+  EXPECT_EQ(largest_logit(std::vector<float>{-0.0f, 0, -1, -1}, all_of_them), 0);
+  EXPECT_EQ(largest_logit(std::vector<float>{1, 2, 3, 4}, std::vector<uint8_t>(4)), -1);
+}
+
 TEST(SamplerTest, DrawsFollowTheProbabilities) {
   Sampler sampler({.temperature = 1}, all(3));
   const std::vector<double> share = shares(sampler, logs({.5, .3, .2}));
