@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <functional>
+
 #include "kernels/check.h"
 
 namespace hotset {
@@ -57,7 +60,10 @@ void SequencePool::close(SequenceState& sequence) {
 void SequencePool::resize(SequenceState& sequence, int64_t positions) {
   const int64_t blocks = blocks_for(positions);
   while (std::ssize(sequence.kv_blocks) > blocks) {
-    free_blocks_.push_back(sequence.kv_blocks.back());
+    const int32_t block = sequence.kv_blocks.back();
+    const auto at =
+        std::upper_bound(free_blocks_.begin(), free_blocks_.end(), block, std::greater<>());
+    free_blocks_.insert(at, block);
     sequence.kv_blocks.pop_back();
   }
   while (std::ssize(sequence.kv_blocks) < blocks) {
@@ -70,6 +76,13 @@ void SequencePool::resize(SequenceState& sequence, int64_t positions) {
     sequence.kv_blocks.push_back(block);
     free_blocks_.pop_back();
   }
+}
+
+int64_t SequencePool::drop_unused_end() {
+  auto free = std::lower_bound(free_blocks_.begin(), free_blocks_.end(), blocks_grown_ - 1,
+                               std::greater<>());
+  for (; free != free_blocks_.end() && *free == blocks_grown_ - 1; ++free) --blocks_grown_;
+  return blocks_grown_ * block_bytes_;
 }
 
 void SequencePool::clear_recurrent(SequenceState& sequence) {

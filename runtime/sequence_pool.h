@@ -19,7 +19,7 @@ class SequenceMemory {
   virtual ~SequenceMemory() = default;
   virtual std::byte* allocate(int64_t bytes, const char* what) = 0;
   // Addresses for the keys and values of all positions; grow() makes memory of the first so many
-  // bytes, and throws Error if there is none.
+  // bytes, more than before or than drop_unused_end() has said, and throws Error if there is none.
   virtual std::byte* reserve(int64_t bytes, const char* what) = 0;
   virtual void grow(int64_t bytes) = 0;
   virtual void clear(std::byte* at, int64_t bytes) = 0;
@@ -37,6 +37,9 @@ class SequencePool {
   void close(SequenceState& sequence);
   // Blocks for `positions` positions in all: grows, or gives back.
   void resize(SequenceState& sequence, int64_t positions);
+  // What lies behind the last block in use is not memory any more from here on: it will be asked
+  // for again. Returns the bytes that are left. A free block before one in use stays.
+  int64_t drop_unused_end();
   void clear_recurrent(SequenceState& sequence);
   Snapshot save(const SequenceState& sequence, int64_t positions) const;
   void load(SequenceState& sequence, const Snapshot& snapshot);
@@ -80,8 +83,9 @@ class SequencePool {
   int32_t open_count_ = 0;
   std::byte* kv_ = nullptr;
   float* recurrent_ = nullptr;
-  int32_t blocks_grown_ = 0;  // the first so many are memory
-  std::vector<int32_t> free_blocks_, free_states_;
+  int32_t blocks_grown_ = 0;          // the first so many are memory
+  std::vector<int32_t> free_blocks_;  // falling: the first of them is used first
+  std::vector<int32_t> free_states_;
 };
 
 }  // namespace hotset

@@ -85,7 +85,10 @@ class FakeRuntime : public CardRuntime {
   void copy(CardStream stream, void* to, const void* from, int64_t bytes) override;
   void fill(CardStream stream, void* to, uint8_t byte, int64_t bytes) override {
     if (bytes == 0) return;  // `to` may be null then
-    put(of(stream), [=] { std::memset(to, byte, static_cast<size_t>(bytes)); });
+    put(of(stream), [=, this] {
+      check_present(to, bytes);
+      std::memset(to, byte, static_cast<size_t>(bytes));
+    });
   }
   void record(CardEvent event, CardStream stream) override;
   void wait(CardStream stream, CardEvent event) override;
@@ -126,6 +129,15 @@ class FakeRuntime : public CardRuntime {
     return std::any_of(reservations_.begin(), reservations_.end(), [&](const auto& r) {
       return address >= r.first && address < r.first + r.second.bytes;
     });
+  }
+  // What a card would not survive: a copy whose memory has gone before its turn came.
+  void check_present(const void* address, int64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [begin, r] : reservations_) {
+      if (address < begin || address >= begin + r.bytes) continue;
+      HOTSET_CHECK(static_cast<const std::byte*>(address) + bytes <= begin + r.committed,
+                   "a copy of memory that a card has given back");
+    }
   }
   // Whether the address is the host's ordinary memory.
   bool is_pageable(const void* address) {
@@ -234,10 +246,15 @@ void FakeRuntime::copy(CardStream stream, void* to, const void* from, int64_t by
   const auto size = static_cast<size_t>(bytes);
   if (bytes == 0) return;
   if (s->is_capturing || !is_pageable(from)) {
-    put(s, [=] { std::memcpy(to, from, size); });
+    put(s, [=, this] {
+      check_present(from, bytes);
+      check_present(to, bytes);
+      std::memcpy(to, from, size);
+    });
   } else {
     const auto* const begin = static_cast<const std::byte*>(from);
-    put(s, [to, kept = std::vector<std::byte>(begin, begin + size)] {
+    put(s, [to, this, kept = std::vector<std::byte>(begin, begin + size)] {
+      check_present(to, std::ssize(kept));
       std::memcpy(to, kept.data(), kept.size());
     });
   }

@@ -160,6 +160,23 @@ void CardDevice::grow_sequences(int64_t bytes) {
   }
 }
 
+// At the head of a token, and not of a prompt, which would take it again: what sessions that have
+// ended or were shortened leave is the slots'. What was written into it is waited for. Where
+// somebody else has taken that memory meanwhile the slots stay as they are, until the room is set
+// again.
+void CardDevice::shrink_sequences() {
+  const int64_t bytes = sequences_.drop_unused_end();
+  if (bytes == kv_.bytes()) return;
+  card_.synchronise(stream_);
+  kv_.commit(bytes);
+  try {
+    fit_slots(room_, bytes);
+  } catch (const CardError& error) {
+    if (error.is_lost()) throw;
+    room_.expert_bytes = experts_.slot_bytes();
+  }
+}
+
 int64_t CardDevice::shared_bytes() const {
   const std::lock_guard turn(turns_);
   return experts_.slot_bytes() + kv_.bytes();
@@ -170,6 +187,7 @@ int64_t CardDevice::shared_bytes() const {
 void CardDevice::begin_step(int64_t rows, std::span<const RowRun> runs, StepKind kind) {
   HOTSET_CHECK(std::ssize(runs) <= runs_max_, "more runs than rows");
   step_turn_ = std::unique_lock(turns_);
+  if (kind == StepKind::kDecode) shrink_sequences();
   step_runs_ = runs;
   experts_.begin_step(rows, kind);
   const int64_t each = sequences_.blocks_each();

@@ -84,6 +84,7 @@ class CardDevice : public Device {
   class SequenceBytes;
   void fit_slots(const CardRoom& room, int64_t kv_bytes);
   void grow_sequences(int64_t bytes);
+  void shrink_sequences();
   struct StepGraph;
   void launch(const StepGraph& graph);
   void finish_capture();

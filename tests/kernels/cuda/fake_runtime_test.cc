@@ -69,6 +69,20 @@ TEST_F(FakeRuntimeTest, AReservationGrowsInPlaceWithinTheCardsMemory) {
   EXPECT_EQ(card_->memory_info().free_bytes, free - 20);
 }
 
+TEST_F(FakeRuntimeTest, ACopyWhoseMemoryHasGoneBeforeItsTurnEndsTheProgram) {
+  use(FakeOrder::kLazy);
+  CardReservation r(*card_, 4 << 20, "test");
+  r.commit(2000);
+  const std::vector<std::byte> from(1500);
+  card_->copy(a_, r.data(), from.data(), 1500);
+  r.commit(1500);
+  card_->synchronise(a_);
+  card_->copy(a_, r.data(), from.data(), 1500);
+  r.commit(1499);
+  EXPECT_DEATH(card_->synchronise(a_), "a copy of memory that a card has given back");
+  r.commit(2000);
+}
+
 TEST_F(FakeRuntimeTest, InOrderWorkIsDoneAtOnce) {
   use(FakeOrder::kInOrder);
   note(a_, 'x');
