@@ -6,15 +6,8 @@
 #include <chrono>
 #include <mutex>
 
-#include "cache/background_fill.h"
 #include "kernels/check.h"
-#include "runtime/card/card_device.h"
-#include "runtime/host/host_device.h"
-#include "runtime/model/expert_file_source.h"
-#include "runtime/model/expert_predictor.h"
-#include "runtime/model/expert_sidecar_source.h"
-#include "runtime/model/forward.h"
-#include "runtime/step_guard.h"
+#include "runtime/engine_state.h"
 
 namespace hotset {
 
@@ -52,134 +45,72 @@ bool has_delta_net(const ModelDescription& d) {
                      [](const LayerTensors& l) { return l.is_delta_net; });
 }
 
-// A step's own observer and the engine's watcher as one.
-struct WatchedObserver : StepObserver {
-  StepObserver *own = nullptr, *watcher = nullptr;
-
-  void on_hidden(int32_t layer, const float* x, int64_t rows) override {
-    if (own) own->on_hidden(layer, x, rows);
-    watcher->on_hidden(layer, x, rows);
-  }
-  void on_routing(int32_t layer, const int32_t* experts, const float* weights,
-                  int64_t rows) override {
-    if (own) own->on_routing(layer, experts, weights, rows);
-    watcher->on_routing(layer, experts, weights, rows);
-  }
-};
-
 }  // namespace
 
-struct Engine::State {
-  const ModelDescription description;
-  const int64_t context;
-  ThreadPool pool;
-  const KernelTable& kernels;
-  Weights weights;  // a card takes the dense image away
-  const std::unique_ptr<Sidecar> sidecar;
-  Recorder recorder;
-  ExpertFileSource file_source;
-  const std::unique_ptr<ExpertSidecarSource> sidecar_source;
-  ExpertSource& source;
-  ExpertCache cache;
-  const int64_t rows_max;
-  const std::shared_ptr<CardRuntime> card;
-  std::unique_ptr<HostExperts> misses;  // of the card
-  CardDevice* card_device = nullptr;    // `device`, if it is one
-  std::string card_loss;                // why no step runs any more
-  const std::unique_ptr<Device> device;
-  ForwardPass forward;
-  const Prefetch prefetch;
-  const std::function<void(const std::string&)> on_notice;
-  RouterPredictor router_predictor;
-  ExpertPredictor* const predictor;
-  StepGuard guard;  // of prefetch
-  MemoryPlan plan;
-  WatchedObserver watched;
-  std::vector<int32_t> tokens, logit_rows;
-  std::vector<RowRun> runs;
-  std::vector<BatchRow> fed;  // feed's rows
-  std::mutex fills_mutex;
-  // One more for each time the budget grew; those that have ended go then. Last: end before what
-  // they use.
-  std::vector<std::shared_ptr<BackgroundFill>> fills;
+Engine::State::State(ModelDescription d, const EngineOptions& o, Weights w,
+                     std::unique_ptr<Sidecar> packed, std::unique_ptr<Ring> ring)
+    : description(std::move(d)),
+      context(context_of(description.config, o.context)),
+      pool(o.threads, o.pinning),
+      kernels(kernel_table_named(o.isa.c_str())),
+      weights(std::move(w)),
+      sidecar(std::move(packed)),
+      recorder(std::move(ring)),
+      // Fillers load. Beside a sidecar it only stands in for what is damaged.
+      file_source(description, sidecar ? 0 : pool.size(), o.io_threads, o.reads),
+      sidecar_source(sidecar ? std::make_unique<ExpertSidecarSource>(*sidecar, file_source, o.reads)
+                             : nullptr),
+      source(sidecar ? static_cast<ExpertSource&>(*sidecar_source) : file_source),
+      cache(source, plan_experts(o.expert_bytes), pool, policy_factory(o.policy),
+            cache_options(description.config, o, source.landing_bytes(), recorder)),
+      chunk(o.chunk),
+      rows_max(rows_with(o.card != nullptr)),
+      card(o.card),
+      sessions(o.sessions),
+      kv_f16(o.kv_type == KvType::kF16),
+      place(make_place(make_device(o), rows_max)),
+      before_leaving_card(o.before_leaving_card),
+      prefetch(o.prefetch),
+      on_notice(o.on_notice),
+      predictor(o.predictor) {
+  plan_memory(o.card_room);
+  reserve_rows();
+}
 
-  // `w` may be without contents (Engine::plan): memory is reserved here and committed when it is
-  // written.
-  State(ModelDescription d, const EngineOptions& o, Weights w, std::unique_ptr<Sidecar> packed,
-        std::unique_ptr<Ring> ring)
-      : description(std::move(d)),
-        context(context_of(description.config, o.context)),
-        pool(o.threads, o.pinning),
-        kernels(kernel_table_named(o.isa.c_str())),
-        weights(std::move(w)),
-        sidecar(std::move(packed)),
-        recorder(std::move(ring)),
-        // Fillers load. Beside a sidecar it only stands in for what is damaged.
-        file_source(description, sidecar ? 0 : pool.size(), o.io_threads, o.reads),
-        sidecar_source(sidecar
-                           ? std::make_unique<ExpertSidecarSource>(*sidecar, file_source, o.reads)
-                           : nullptr),
-        source(sidecar ? static_cast<ExpertSource&>(*sidecar_source) : file_source),
-        cache(source, plan_experts(o.expert_bytes), pool, policy_factory(o.policy),
-              cache_options(description.config, o, source.landing_bytes(), recorder)),
-        // A resident model takes a prompt in chunks; else the whole prompt goes through layer by
-        // layer, so that each expert is read once a prompt (docs/architecture.md, Tokens).
-        // Beside a card a prompt goes in chunks, too: its misses pass through pinned memory.
-        rows_max(cache.plan().all_resident() || o.card ? std::min<int64_t>(o.chunk, context)
-                                                       : context),
-        card(o.card),
-        device(make_device(o)),
-        forward(*device, recorder, description.config, device->weights(), rows_max,
-                std::min(rows_max, kLogitRowsMax)),
-        prefetch(o.prefetch),
-        on_notice(o.on_notice),
-        router_predictor(*device, description.config, device->weights()),
-        predictor(o.predictor != nullptr ? o.predictor : &router_predictor) {
-    plan_memory(o.card_room);
-    tokens.reserve(rows_max);
-    logit_rows.reserve(rows_max);
-    runs.reserve(rows_max);
-    fed.reserve(rows_max);
-  }
+// A resident model takes a prompt in chunks; else the whole prompt goes through layer by layer, so
+// that each expert is read once a prompt (docs/architecture.md, Tokens). Beside a card a prompt
+// goes in chunks, too: its misses pass through pinned memory.
+int64_t Engine::State::rows_with(bool is_on_card) const {
+  return cache.plan().all_resident() || is_on_card ? std::min<int64_t>(chunk, context) : context;
+}
 
-  std::unique_ptr<Device> make_device(const EngineOptions& o);
-  void plan_memory(const CardRoom& room);
-  void check_card() const;
-  void tell_failure();
+void Engine::State::reserve_rows() {
+  tokens.reserve(rows_max);
+  logit_rows.reserve(rows_max);
+  runs.reserve(rows_max);
+  fed.reserve(rows_max);
+}
 
-  // Where all is resident there is nothing to read. A card's picks are seen too late to guess by.
-  bool is_prefetching() const {
-    if (cache.has_all_slots() || card || prefetch == Prefetch::kOff) return false;
-    return prefetch == Prefetch::kOn || guard.is_on();
-  }
-  StepOutput step(std::span<const BatchRow> rows, std::span<const uint8_t> greedy_ids,
-                  StepObserver* observer);
-  StepOutput run(const Batch& batch, StepObserver* observer);
-  int32_t top_k() const { return static_cast<int32_t>(description.config.num_experts_per_tok); }
-  SlotPlan plan_experts(int64_t bytes) const { return plan_slots(source, bytes, top_k()); }
-  PolicyFactory policy_factory(const PolicyOptions& policy) const {
-    return [policy, k = top_k()](PolicyShape shape) {
-      shape.top_k = k;
-      return make_policy(policy, std::move(shape));
-    };
-  }
-  void start_filling() {
-    const std::lock_guard lock(fills_mutex);
-    std::erase_if(fills, [](const auto& fill) { return fill->has_ended(); });
-    fills.push_back(std::make_shared<BackgroundFill>(cache, pool.size()));
-  }
-  void check_rows(std::span<const BatchRow> rows) const;
-  void plan_runs(std::span<const BatchRow> rows);
-};
+StepPlace::StepPlace(std::unique_ptr<Device> on, Recorder& recorder, const ModelConfig& config,
+                     int64_t rows_max)
+    : device(std::move(on)),
+      forward(*device, recorder, config, device->weights(), rows_max,
+              std::min(rows_max, kLogitRowsMax)),
+      router_predictor(*device, config, device->weights()) {}
+
+std::unique_ptr<StepPlace> Engine::State::make_place(std::unique_ptr<Device> on, int64_t rows) {
+  return std::make_unique<StepPlace>(std::move(on), recorder, description.config, rows);
+}
+
+std::unique_ptr<HostDevice> Engine::State::make_host_device(int64_t rows, int64_t cache_tokens) {
+  return std::make_unique<HostDevice>(description.config, weights,
+                                      HostOptions{sessions, context, kv_f16, rows, cache_tokens},
+                                      kernels, pool, cache, file_source.shapes());
+}
 
 std::unique_ptr<Device> Engine::State::make_device(const EngineOptions& o) {
   const ModelConfig& config = description.config;
-  const bool kv_f16 = o.kv_type == KvType::kF16;
-  if (!card) {
-    return std::make_unique<HostDevice>(config, weights,
-                                        HostOptions{o.sessions, context, kv_f16, rows_max}, kernels,
-                                        pool, cache, file_source.shapes());
-  }
+  if (!card) return make_host_device(rows_max, 0);
   misses =
       std::make_unique<HostExperts>(config, kernels, pool, cache, file_source.shapes(), rows_max);
   CardOptions options;
@@ -204,19 +135,24 @@ std::unique_ptr<Device> Engine::State::make_device(const EngineOptions& o) {
   return made;
 }
 
+MemoryPlan Engine::State::plan_of_host(const DeviceMemory& has) const {
+  MemoryPlan of_host;
+  of_host.dense = weights.image_bytes;
+  of_host.embedding = description.embedding.bytes();
+  of_host.experts = cache.plan();
+  of_host.kv = has.kv;
+  of_host.recurrent = has.recurrent;
+  of_host.workspace = has.workspace;
+  of_host.landing = cache.landing_bytes();
+  of_host.ring = recorder.ring_bytes();
+  return of_host;
+}
+
 void Engine::State::plan_memory(const CardRoom& room) {
-  const DeviceMemory has = device->memory();
-  plan.embedding = description.embedding.bytes();
-  plan.experts = cache.plan();
-  plan.landing = cache.landing_bytes();
-  plan.ring = recorder.ring_bytes();
-  if (!card) {
-    plan.dense = weights.image_bytes;
-    plan.kv = has.kv;
-    plan.recurrent = has.recurrent;
-    plan.workspace = has.workspace;
-    return;
-  }
+  const DeviceMemory has = place->device->memory();
+  plan = plan_of_host(has);
+  if (!card) return;
+  plan.dense = plan.kv = plan.recurrent = 0;
   plan.workspace = misses->workspace_bytes();
   plan.pinned = has.pinned;
   const int64_t slot_bytes = card_device->tier().plan().slot_bytes_total;
@@ -262,7 +198,8 @@ void Engine::State::plan_runs(std::span<const BatchRow> rows) {
     if (row.wants_logits) logit_rows.push_back(static_cast<int32_t>(i));
     if (row.session != current) {
       current = row.session;
-      HOTSET_CHECK(row.position == row.session->position_, "a run must follow on from its session");
+      HOTSET_CHECK(row.position == row.session->position(),
+                   "a run must follow on from its session");
       runs.push_back({&row.session->state_, row.position, static_cast<int64_t>(i), 0});
     }
     RowRun& run = runs.back();
@@ -282,11 +219,12 @@ void Engine::State::tell_failure() {
 // Steps that decode are what the guard compares: prompts are of any length, and guess nothing.
 StepOutput Engine::State::run(const Batch& batch, StepObserver* observer) {
   using Clock = std::chrono::steady_clock;
-  const bool is_guarded = prefetch == Prefetch::kAuto && !cache.has_all_slots() && !card &&
+  const bool is_guarded = prefetch == Prefetch::kAuto && !cache.has_all_slots() && !is_on_card() &&
                           batch.tokens.size() == batch.runs.size();
   const auto start = Clock::now();
-  const StepOutput out = forward.run(batch, is_prefetching() ? predictor : nullptr, observer);
-  if (card_device != nullptr) tell_failure();
+  ExpertPredictor* const guesses = predictor != nullptr ? predictor : &place->router_predictor;
+  const StepOutput out = place->forward.run(batch, is_prefetching() ? guesses : nullptr, observer);
+  if (is_on_card()) tell_failure();
   if (!is_guarded) return out;
   const std::chrono::duration<double> seconds = Clock::now() - start;
   if (!guard.add(seconds.count())) return out;
@@ -307,11 +245,12 @@ StepOutput Engine::State::step(std::span<const BatchRow> rows, std::span<const u
   check_rows(rows);
   plan_runs(rows);
   auto record = recorder.step(rows[0].position, std::ssize(rows));
-  for (const BatchRow& row : rows)
-    device->sequences().resize(row.session->state_, row.position + 1);
   watched.own = observer;
   StepOutput out;
   try {
+    for (const BatchRow& row : rows) {
+      place->device->sequences().resize(row.session->state_, row.position + 1);
+    }
     out = run({tokens, runs, logit_rows, greedy_ids}, watched.watcher ? &watched : observer);
   } catch (const CardError& error) {
     if (error.is_lost()) card_loss = error.what();
@@ -321,7 +260,7 @@ StepOutput Engine::State::step(std::span<const BatchRow> rows, std::span<const u
     recorder.error(error.what());
     throw;
   }
-  for (const BatchRow& row : rows) row.session->position_ = row.position + 1;
+  for (const BatchRow& row : rows) row.session->tokens_.push_back(row.token);
   record.done();
   return out;
 }
@@ -365,16 +304,16 @@ const ModelDescription& Engine::description() const {
   return state_->description;
 }
 const MemoryPlan& Engine::memory_plan() const {
-  return state_->plan;
+  return state_->has_left_card ? state_->plan_without_card : state_->plan;
 }
 const char* Engine::isa() const {
   return state_->kernels.name;
 }
 CardRuntime* Engine::card() const {
-  return state_->card.get();
+  return state_->is_on_card() ? state_->card.get() : nullptr;
 }
 const CardTier* Engine::card_tier() const {
-  return state_->card_device != nullptr ? &state_->card_device->tier() : nullptr;
+  return state_->is_on_card() ? &state_->card_device->tier() : nullptr;
 }
 PromptStats Engine::prompt_stats() const {
   return state_->card_device->prompt_stats();
@@ -392,7 +331,8 @@ void Engine::watch(StepObserver* watcher) {
   state_->watched.watcher = watcher;
 }
 void Engine::force_routing(ForcedRouting forced) {
-  state_->forward.moe().force_routing(std::move(forced));
+  state_->forced = std::move(forced);
+  state_->place->forward.moe().force_routing(state_->forced);
 }
 CacheStats Engine::cache_stats() const {
   return state_->cache.stats();
@@ -440,7 +380,8 @@ SlotPlan Engine::plan_experts(int64_t budget_bytes) const {
 
 Session Engine::open_session() {
   state_->check_card();
-  return Session(state_->device->sequences(), has_delta_net(state_->description));
+  return Session(state_->place->device->sequences(), has_delta_net(state_->description),
+                 state_->context);
 }
 
 std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver* observer) {

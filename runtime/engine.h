@@ -34,6 +34,8 @@ enum class KvType { kF16, kF32 };
 // tokens faster, which is measured all along.
 enum class Prefetch { kAuto, kOn, kOff };
 
+struct MemoryPlan;
+
 struct EngineOptions {
   int threads = 1;
   Pinning pinning = Pinning::kNone;
@@ -59,6 +61,9 @@ struct EngineOptions {
   CardRoom card_room = {};
   CardTierOptions card_tier = {};
   PromptOptions card_prompts = {};
+  // Asked before the host goes on without a card that has failed (Engine::leave_card), with what it
+  // then takes; throws Error where it may not. Null: it never does.
+  std::function<void(const MemoryPlan&)> before_leaving_card = nullptr;
   int32_t chunk = 512;  // rows of a prompt that go through together where the model is resident
 };
 
@@ -158,12 +163,20 @@ class Engine {
   // Computes the rows and advances their sessions. Returns logits [rows that want them][vocab],
   // valid until the next step. An Error (a read failed, an activation is not finite) leaves the
   // sessions where they were, except that a session with recurrent state must then be restored from
-  // a snapshot or reset. Where the card was lost in a step every later one is refused.
+  // a snapshot or reset. Where the card was lost in a step every later one is refused, unless it is
+  // left.
   std::span<const float> step(std::span<const BatchRow> rows, StepObserver* observer = nullptr);
   // Likewise, but of each row that wants logits only the largest_logit (sampler.h) of `allowed`, an
   // id: a card then gives the host four bytes a row. No more rows want it than there are sessions.
   std::span<const int32_t> step_greedy(std::span<const BatchRow> rows,
                                        std::span<const uint8_t> allowed);
+
+  // After a CardError, and where before_leaving_card is there to ask: the host computes everything
+  // from here on. The dense weights are read again. Sessions that are open keep tokens() and
+  // nothing else: others are to be opened, and fed with these. Throws Error with the reason and why
+  // the host cannot go on; then all is as before.
+  bool may_leave_card() const;
+  void leave_card(const std::string& reason);
 
   // Shows every step to `watcher`, besides the step's own observer; nullptr: to nobody.
   void watch(StepObserver* watcher);

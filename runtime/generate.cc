@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <type_traits>
+#include <utility>
 
 #include "kernels/check.h"
 
@@ -48,13 +50,48 @@ void check_fits(const Engine& engine, const Session& session, int64_t prompt) {
       prompt, engine.context(), taken, engine.config().max_position_embeddings));
 }
 
-// The token after `last`. A greedy choice is the device's.
-int32_t decode(Engine& engine, Session& session, Sampler& sampler, int32_t last) {
-  const std::span<const uint8_t> greedy_ids = sampler.greedy_ids();
-  if (greedy_ids.empty()) return sampler.sample(feed(engine, session, {&last, 1}));
-  const BatchRow row{&session, last, session.position(), true};
-  return engine.step_greedy({&row, 1}, greedy_ids)[0];
-}
+// Feeds a session. Where the card fails in a step the host goes on: what the session was fed before
+// goes through it as a prompt, and then the step again.
+class Feeder {
+ public:
+  Feeder(Engine& engine, Session& session, StepObserver& observer)
+      : engine_(engine), session_(session), observer_(observer) {}
+
+  std::span<const float> prompt(std::span<const int32_t> prompt, int64_t chunk) {
+    const int64_t first = session_.position();
+    return with_card_or_without([&] {
+      const std::span<const int32_t> rest = prompt.subspan(session_.position() - first);
+      return feed(engine_, session_, rest, chunk, {}, &observer_);
+    });
+  }
+  // The token after `last`. A greedy choice is the device's.
+  int32_t decode(Sampler& sampler, int32_t last) {
+    return with_card_or_without([&] {
+      const std::span<const uint8_t> greedy_ids = sampler.greedy_ids();
+      if (greedy_ids.empty()) return sampler.sample(feed(engine_, session_, {&last, 1}));
+      const BatchRow row{&session_, last, session_.position(), true};
+      return engine_.step_greedy({&row, 1}, greedy_ids)[0];
+    });
+  }
+
+ private:
+  template <class Step>
+  std::invoke_result_t<Step> with_card_or_without(const Step& step) {
+    try {
+      return step();
+    } catch (const CardError& error) {
+      if (!engine_.may_leave_card()) throw;
+      engine_.leave_card(error.what());
+    }
+    const Session lost = std::exchange(session_, engine_.open_session());
+    feed(engine_, session_, lost.tokens(), 0, {}, &observer_);
+    return step();
+  }
+
+  Engine& engine_;
+  Session& session_;
+  StepObserver& observer_;
+};
 
 // Bytes of tokens -> characters -> text that no stop string will take back.
 class TextStream {
@@ -147,49 +184,47 @@ Generation generate(Engine& engine, Session& session, const Tokenizer& tokenizer
   for (const int32_t token : prompt) sampler.accept(token);
 
   const auto start = Clock::now();
-  std::span<const float> logits;
+  const std::function<bool()> is_cancelled = cancelled;
+  CancelObserver observer(is_cancelled);
+  Feeder feeder(engine, session, observer);
+  TextStream text(options, callbacks, out.text);
   try {
-    const std::function<bool()> is_cancelled = cancelled;
-    CancelObserver observer(is_cancelled);
-    logits = feed(engine, session, prompt, options.chunk, {}, &observer);
+    const std::span<const float> logits = feeder.prompt(prompt, options.chunk);
+    out.prefill_seconds = seconds_since(start);
+    const auto decode_start = Clock::now();
+    out.finish = FinishReason::kLength;
+    while (std::ssize(out.ids) < options.max_tokens) {
+      if (cancelled()) {
+        out.finish = FinishReason::kCancelled;
+        break;
+      }
+      int32_t token;
+      if (out.ids.empty()) {
+        token = sampler.sample(logits);
+        out.ttft_ms = 1000 * seconds_since(start);
+      } else if (session.position() == engine.context()) {
+        out.finish = FinishReason::kContext;
+        break;
+      } else {
+        token = feeder.decode(sampler, out.ids.back());
+        ++out.decode_steps;
+      }
+      const bool is_stop = contains(options.stop_ids, token);
+      if (!is_stop) {
+        out.ids.push_back(token);
+        sampler.accept(token);
+        text.push(tokenizer.token_bytes(token));
+      }
+      if (is_stop || text.stopped()) {
+        out.finish = FinishReason::kStop;
+        break;
+      }
+    }
+    out.decode_seconds = seconds_since(decode_start);
   } catch (const CancelObserver::Cancelled&) {
     session.truncate(0);
     out.finish = FinishReason::kCancelled;
-    return out;
   }
-  out.prefill_seconds = seconds_since(start);
-
-  TextStream text(options, callbacks, out.text);
-  const auto decode_start = Clock::now();
-  out.finish = FinishReason::kLength;
-  while (std::ssize(out.ids) < options.max_tokens) {
-    if (cancelled()) {
-      out.finish = FinishReason::kCancelled;
-      break;
-    }
-    int32_t token;
-    if (out.ids.empty()) {
-      token = sampler.sample(logits);
-      out.ttft_ms = 1000 * seconds_since(start);
-    } else if (session.position() == engine.context()) {
-      out.finish = FinishReason::kContext;
-      break;
-    } else {
-      token = decode(engine, session, sampler, out.ids.back());
-      ++out.decode_steps;
-    }
-    const bool is_stop = contains(options.stop_ids, token);
-    if (!is_stop) {
-      out.ids.push_back(token);
-      sampler.accept(token);
-      text.push(tokenizer.token_bytes(token));
-    }
-    if (is_stop || text.stopped()) {
-      out.finish = FinishReason::kStop;
-      break;
-    }
-  }
-  out.decode_seconds = seconds_since(decode_start);
   text.finish();
   return out;
 }

@@ -69,7 +69,9 @@ struct GenerateCallbacks {
 };
 
 // Continues `session` by `prompt` (at least one token). Throws Error if it does not fit into the
-// context. Cancelled while the prompt went through, it leaves the session empty (position 0).
+// context. Cancelled while a prompt went through, it leaves the session empty (position 0). A card
+// that fails meanwhile is left, where that may be (Engine::leave_card): the session is then a new
+// one, and the text so far has gone through it as a prompt.
 Generation generate(Engine& engine, Session& session, const Tokenizer& tokenizer, Sampler& sampler,
                     std::span<const int32_t> prompt, const GenerateOptions& options,
                     const GenerateCallbacks& callbacks);

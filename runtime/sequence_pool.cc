@@ -92,7 +92,6 @@ void SequencePool::clear_recurrent(SequenceState& sequence) {
 
 Snapshot SequencePool::save(const SequenceState& sequence, int64_t positions) const {
   Snapshot snapshot;
-  snapshot.position = positions;
   snapshot.kv.resize(static_cast<size_t>(blocks_for(positions) * block_bytes_));
   for (int64_t b = 0; b < blocks_for(positions); ++b) {
     memory_->read(snapshot.kv.data() + b * block_bytes_, block(sequence.kv_blocks[b]),
@@ -107,7 +106,7 @@ Snapshot SequencePool::save(const SequenceState& sequence, int64_t positions) co
 }
 
 void SequencePool::load(SequenceState& sequence, const Snapshot& snapshot) {
-  resize(sequence, snapshot.position);
+  resize(sequence, std::ssize(snapshot.tokens));
   for (size_t b = 0; b < sequence.kv_blocks.size(); ++b) {
     memory_->write(block(sequence.kv_blocks[b]), snapshot.kv.data() + b * block_bytes_,
                    block_bytes_);

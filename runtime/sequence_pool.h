@@ -41,6 +41,7 @@ class SequencePool {
   // for again. Returns the bytes that are left. A free block before one in use stays.
   int64_t drop_unused_end();
   void clear_recurrent(SequenceState& sequence);
+  // Without the tokens, which the pool does not know; load() wants them.
   Snapshot save(const SequenceState& sequence, int64_t positions) const;
   void load(SequenceState& sequence, const Snapshot& snapshot);
 

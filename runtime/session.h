@@ -1,10 +1,11 @@
-// One timeline of tokens: a position, and handles to the KV blocks and the recurrent state that a
-// device holds for it. Move-only; gives its memory back to the engine's device, which must outlive
-// it. Thread-compatible.
+// One timeline of tokens, and handles to the KV blocks and the recurrent state that a device holds
+// for it. Move-only; gives its memory back to the engine's device, which must outlive it.
+// Thread-compatible.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace hotset {
@@ -19,18 +20,20 @@ struct SequenceState {
 
 // A copy of a session's state on the host, valid for the engine that made it.
 struct Snapshot {
-  int64_t position = 0;
+  std::vector<int32_t> tokens;
   std::vector<std::byte> kv, recurrent;
 };
 
 class Session {
  public:
-  Session(SequencePool& sequences, bool has_recurrent_state);  // made by Engine::open_session
+  // Made by Engine::open_session, for at most so many positions.
+  Session(SequencePool& sequences, bool has_recurrent_state, int64_t positions);
   ~Session();
   Session(Session&& other) noexcept;
   Session& operator=(Session&& other) noexcept;
 
-  int64_t position() const { return position_; }
+  int64_t position() const { return std::ssize(tokens_); }
+  std::span<const int32_t> tokens() const { return tokens_; }  // those that it was fed
   // To an earlier position. A recurrent state cannot be rewound: then only 0 (reset) and the
   // present position are possible, everything else is an Error; use snapshots.
   bool can_truncate(int64_t position) const;
@@ -47,7 +50,7 @@ class Session {
   friend class Engine;
   SequencePool* sequences_ = nullptr;
   bool has_recurrent_state_ = false;
-  int64_t position_ = 0;
+  std::vector<int32_t> tokens_;
   SequenceState state_;
 };
 

@@ -95,7 +95,7 @@ std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const Config& config
 void print_json(const Generation& result, const LoadedModel& model) {
   const CacheStats& cache = model.engine->cache_stats();
   const nlohmann::ordered_json out = {{"text", result.text},
-                                      {"device", model.device},
+                                      {"device", model.device_now()},
                                       {"card", card_json(*model.engine)},
                                       {"ids", result.ids},
                                       {"prompt_tokens", result.prompt_tokens},
@@ -205,7 +205,7 @@ void run_run(const RunOptions& options) {
   } else {
     answer_once(model, config, options, format, generate_options, sampler, prompt);
   }
-  if (options.profile) model.card->set_profiling(false);
+  if (options.profile && model.engine->card()) model.card->set_profiling(false);
   if (timeline) write_timeline(*timeline, options.timeline);
 }
 

@@ -170,6 +170,11 @@ LoadedModel load_on(const std::string& path, const Config& config,
   plan.options.card = loaded.card = choice.card;
   plan.options.card_room = choice.room;
   plan.options.card_prompts.ring = choice.ring;
+  if (config.device == "auto") {
+    plan.options.before_leaving_card = [config](const MemoryPlan& without) {
+      check_fits(without, memory_budget(config, memory_room()));
+    };
+  }
   loaded.device = choice.name;
   loaded.device_notice = choice.notice;
   check_fits(plan.memory, loaded.budget);

@@ -64,7 +64,9 @@ struct LoadedModel {
   std::shared_ptr<CardRuntime> card;            // null: the CPU computes
   std::string device;                           // what computes: "cpu", "emulated", "cuda: NAME"
   std::string device_notice;                    // what to know of it, a line; or ""
-  double load_ms = 0;                           // from then until the first step can run
+  // The same now: a card may have been left.
+  std::string device_now() const { return card && !engine->card() ? "cpu" : device; }
+  double load_ms = 0;  // from then until the first step can run
 
   std::unique_ptr<LiveSettings> settings;
   std::unique_ptr<ScoreKeeper> scores;  // nothing: none are kept

@@ -130,14 +130,15 @@ class FakeRuntime : public CardRuntime {
       return address >= r.first && address < r.first + r.second.bytes;
     });
   }
-  // What a card would not survive: a copy whose memory has gone before its turn came.
+  // What a card would not survive: an operation whose memory has gone before its turn came.
   void check_present(const void* address, int64_t bytes) {
     const std::lock_guard lock(mutex_);
+    bool is_there = holds(memory_, address) || holds(pinned_, address);
     for (const auto& [begin, r] : reservations_) {
       if (address < begin || address >= begin + r.bytes) continue;
-      HOTSET_CHECK(static_cast<const std::byte*>(address) + bytes <= begin + r.committed,
-                   "a copy of memory that a card has given back");
+      is_there = static_cast<const std::byte*>(address) + bytes <= begin + r.committed;
     }
+    HOTSET_CHECK(is_there, "a card's memory is used that has been given back");
   }
   // Whether the address is the host's ordinary memory.
   bool is_pageable(const void* address) {
@@ -245,20 +246,21 @@ void FakeRuntime::copy(CardStream stream, void* to, const void* from, int64_t by
   FakeStream* const s = of(stream);
   const auto size = static_cast<size_t>(bytes);
   if (bytes == 0) return;
-  if (s->is_capturing || !is_pageable(from)) {
+  const bool from_own = !is_pageable(from), to_own = !is_pageable(to);
+  if (s->is_capturing || from_own) {
     put(s, [=, this] {
-      check_present(from, bytes);
-      check_present(to, bytes);
+      if (from_own) check_present(from, bytes);
+      if (to_own) check_present(to, bytes);
       std::memcpy(to, from, size);
     });
   } else {
     const auto* const begin = static_cast<const std::byte*>(from);
-    put(s, [to, this, kept = std::vector<std::byte>(begin, begin + size)] {
-      check_present(to, std::ssize(kept));
+    put(s, [to, to_own, this, kept = std::vector<std::byte>(begin, begin + size)] {
+      if (to_own) check_present(to, std::ssize(kept));
       std::memcpy(to, kept.data(), kept.size());
     });
   }
-  if (!s->is_capturing && is_pageable(to)) synchronise(stream);
+  if (!s->is_capturing && !to_own) synchronise(stream);
 }
 
 void FakeRuntime::record(CardEvent event, CardStream stream) {

@@ -117,7 +117,12 @@ CardDevice::CardDevice(const ModelConfig& c, Weights& weights, CardRuntime& card
   fit_slots(room_, 0);
 }
 
+// What is still on the stream, a session's clear state, writes memory that goes before the stream.
 CardDevice::~CardDevice() {
+  try {
+    card_.synchronise(stream_);
+  } catch (...) {  // the card has failed: nothing runs on it any more
+  }
   for (const StepGraph& graph : graphs_) card_.close_graph(graph.graph);
 }
 

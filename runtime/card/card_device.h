@@ -39,6 +39,7 @@ class CardDevice : public Device {
   // if the card has no such room; then all is as before.
   void set_room(const CardRoom& room);
   int64_t shared_bytes() const;  // that slots and sequences have of it now
+  int64_t tokens() const { return experts_.tokens(); }
   std::string take_failure() { return experts_.take_failure(); }
   PromptStats prompt_stats() const { return experts_.prompt_stats(); }
   int64_t ring_bytes() const { return experts_.ring_bytes(); }

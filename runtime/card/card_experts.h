@@ -56,6 +56,7 @@ class CardExperts : private MissComputer {
   // Once, what is not copied to the card any more, and why, if that has failed.
   std::string take_failure();
   uint32_t* not_finite() const { return &errors_->not_finite; }
+  int64_t tokens() const { return tokens_; }  // the caches' time
   CardTier& tier() { return tier_; }
   const CardTier& tier() const { return tier_; }
   PromptStats prompt_stats() const { return ring_.stats(); }

@@ -46,7 +46,8 @@ HostDevice::HostDevice(const ModelConfig& c, const Weights& weights, const HostO
                  options.kv_f16),
       experts_(c, kernels, pool, cache, std::move(expert_shapes), options.rows_max),
       kv_f16_(options.kv_f16),
-      rope_(rope_table(c, options.positions)) {
+      rope_(rope_table(c, options.positions)),
+      tokens_(options.cache_tokens) {
   const int64_t tile = std::min(options.rows_max, kMixerTileRows);
   const int64_t heads = c.num_attention_heads * c.head_dim;
   attention_q_ = allocate_rows(tile, heads);

@@ -19,7 +19,8 @@ struct HostOptions {
   int32_t sequences = 1;
   int64_t positions = 0;  // each
   bool kv_f16 = true;
-  int64_t rows_max = 0;  // rows of a batch
+  int64_t rows_max = 0;      // rows of a batch
+  int64_t cache_tokens = 0;  // the cache's time at the first step
 };
 
 class HostDevice : public Device {
@@ -101,7 +102,7 @@ class HostDevice : public Device {
   std::vector<const void*> kv_pointers_;  // [threads][2][blocks]
 
   std::vector<int32_t> chosen_;  // [sequences]
-  int64_t tokens_ = 0;           // the cache's time
+  int64_t tokens_;               // the cache's time
   StepKind kind_ = StepKind::kDecode;
   Activations experts_in_;  // of the layer that has begun
   Rows combined_;           // [threads][H]

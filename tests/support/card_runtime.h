@@ -1,6 +1,7 @@
 // An emulated card that a test looks at, or lets fail, call by call.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -91,6 +92,20 @@ class WatchedRuntime : public CardRuntime {
  private:
   const std::unique_ptr<CardRuntime> card_;
   CardStream low_;  // the copies'
+};
+
+class FailingRuntime : public WatchedRuntime {
+ public:
+  using WatchedRuntime::WatchedRuntime;
+  // From this call on every one fails: the steps' and the copies', or only the copies'.
+  std::atomic<int64_t> calls_left = INT64_MAX;
+  bool only_copies = false;
+
+ private:
+  void before(const std::string& call, CardStream stream) override {
+    if (only_copies && !is_copies(stream)) return;
+    if (--calls_left < 0) throw CardError("the card: has fallen off, said a " + call, !only_copies);
+  }
 };
 
 }  // namespace hotset::test

@@ -79,7 +79,7 @@ TEST_F(FakeRuntimeTest, ACopyWhoseMemoryHasGoneBeforeItsTurnEndsTheProgram) {
   card_->synchronise(a_);
   card_->copy(a_, r.data(), from.data(), 1500);
   r.commit(1499);
-  EXPECT_DEATH(card_->synchronise(a_), "a copy of memory that a card has given back");
+  EXPECT_DEATH(card_->synchronise(a_), "a card.s memory is used that has been given back");
   r.commit(2000);
 }
 

@@ -12,19 +12,6 @@
 namespace hotset::test {
 namespace {
 
-class FailingRuntime : public WatchedRuntime {
- public:
-  // From this call on every one fails: the steps' and the copies', or only the copies'.
-  std::atomic<int64_t> calls_left = INT64_MAX;
-  bool only_copies = false;
-
- private:
-  void before(const std::string& call, CardStream stream) override {
-    if (only_copies && !is_copies(stream)) return;
-    if (--calls_left < 0) throw CardError("the card: has fallen off, said a " + call, !only_copies);
-  }
-};
-
 class CardFailureTest : public testing::Test {
  protected:
   static std::string path() { return data_path("models/qwen3_next-b"); }

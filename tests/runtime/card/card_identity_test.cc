@@ -371,7 +371,7 @@ TEST_F(CardEngineTest, KeysAndValuesThatGrowTakeTheirMemoryFromSlots) {
   const auto run = [&](Engine& engine) {
     Session session = engine.open_session();
     Snapshot snapshot = session.snapshot();
-    snapshot.position = 254;
+    snapshot.tokens.resize(254);
     snapshot.kv.resize(static_cast<size_t>(kv_block));
     session.restore(snapshot);
     std::vector<float> all;

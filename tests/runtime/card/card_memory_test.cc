@@ -38,7 +38,7 @@ class CardMemoryTest : public testing::TestWithParam<FakeOrder> {
   // As if so many positions had been fed, which were all alike.
   void fill(Session& session, int64_t positions, int64_t blocks) const {
     Snapshot snapshot = session.snapshot();
-    snapshot.position = positions;
+    snapshot.tokens.resize(static_cast<size_t>(positions));
     snapshot.kv.assign(static_cast<size_t>(blocks * kv_block_), std::byte{});
     session.restore(snapshot);
   }

@@ -1,0 +1,46 @@
+// A card that has failed is left: what it had is made anew for the host.
+#include <fmt/format.h>
+
+#include "kernels/check.h"
+#include "runtime/engine_state.h"
+
+namespace hotset {
+
+bool Engine::may_leave_card() const {
+  return state_->is_on_card() && state_->before_leaving_card != nullptr;
+}
+
+void Engine::leave_card(const std::string& reason) {
+  HOTSET_CHECK(may_leave_card(), "a card is left once, by who may");
+  state_->leave_card(reason);
+}
+
+// Everything that can fail comes before anything is changed. Other threads look at the card by
+// is_on_card(): what they were given before stays, and what they are given after is complete.
+void Engine::State::leave_card(const std::string& reason) {
+  const int64_t rows = rows_with(false);
+  std::unique_ptr<StepPlace> next;
+  Weights image;
+  try {
+    next = make_place(make_host_device(rows, card_device->tokens()), rows);
+    plan_without_card = plan_of_host(next->device->memory());
+    before_leaving_card(plan_without_card);
+    image = load_image(description, sidecar.get(), [](int64_t, int64_t) {});
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}; the CPU cannot go on without the card: {}", reason, error.what()));
+  }
+  image.embedding = std::move(weights.embedding);
+  weights = std::move(image);
+  left_place = std::exchange(place, std::move(next));
+  place->forward.moe().force_routing(forced);
+  rows_max = rows;
+  reserve_rows();
+  card_loss.clear();
+  has_left_card = true;
+  if (on_notice) {
+    on_notice(fmt::format("the CPU goes on without the card, the text so far goes through it: {}",
+                          reason));
+  }
+}
+
+}  // namespace hotset

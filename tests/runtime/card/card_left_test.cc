@@ -1,0 +1,178 @@
+// A card that fails in the middle of an answer is left, where that may be: the CPU goes on with the
+// text so far, and its answer is the one that the CPU gives to that text.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <optional>
+
+#include "runtime/generate.h"
+#include "runtime/tokenizer/chat_template.h"
+#include "tests/support/card_runtime.h"
+#include "tests/support/engine.h"
+#include "tests/support/on_demand.h"
+
+namespace hotset::test {
+namespace {
+
+class CardLeftTest : public testing::Test {
+ protected:
+  static std::string path() { return data_path("demo/hotset-demo-q4_0.gguf"); }
+  void SetUp() override {
+    HOTSET_NOT_UNDER_TSAN();
+    options_.threads = 2;
+    options_.context = 512;
+    on_cpu_ = open_engine(path(), options_);
+    tokenizer_.emplace(*on_cpu_->description().vocabulary);
+    options_.on_notice = [this](const std::string& text) { notices_ += text + "\n"; };
+    options_.before_leaving_card = [this](const MemoryPlan& plan) {
+      asked_bytes_ = plan.total();
+      if (!refusal_.empty()) throw Error(refusal_);
+    };
+    use(FakeOptions());
+  }
+  void use(const FakeOptions& fake) {
+    card_ = std::make_shared<FailingRuntime>(fake);
+    options_.card = card_;
+  }
+  std::unique_ptr<Engine> open() const { return open_engine(path(), options_); }
+  Generation answer(Engine& engine, Session& session, const std::string& question,
+                    const GenerateCallbacks& callbacks = {}) const {
+    Sampler sampler({}, std::vector<bool>(engine.config().vocab_size, true));
+    GenerateOptions options;
+    options.max_tokens = 16;
+    options.chunk = 4;
+    const std::vector<int32_t> prompt =
+        ChatTemplate::named("chatml").encode(*tokenizer_, {{"user", question}}, 0);
+    return generate(engine, session, *tokenizer_, sampler, prompt, options, callbacks);
+  }
+
+  EngineOptions options_;
+  std::unique_ptr<Engine> on_cpu_;
+  std::optional<Tokenizer> tokenizer_;
+  std::shared_ptr<FailingRuntime> card_;
+  std::string notices_, refusal_;
+  int64_t asked_bytes_ = 0;
+};
+
+constexpr const char* kFirst = "Who are you?";
+constexpr const char* kSecond = "What is 2+2?";
+
+TEST_F(CardLeftTest, AnAnswerGoesOnOnTheCpuWhereverTheCardIsLost) {
+  Session reference = on_cpu_->open_session();
+  const Generation expected = answer(*on_cpu_, reference, kFirst);
+  const Generation then = answer(*on_cpu_, reference, kSecond);
+  for (const int64_t calls : {0, 5, 30, 60, 150, 300}) {
+    use(FakeOptions());
+    notices_.clear();
+    const auto engine = open();
+    Session session = engine->open_session();
+    card_->calls_left = calls;
+    const Generation out = answer(*engine, session, kFirst);
+    EXPECT_EQ(out.ids, expected.ids) << calls;
+    EXPECT_EQ(out.text, expected.text) << calls;
+    EXPECT_EQ(out.decode_steps, expected.decode_steps);
+    EXPECT_EQ(answer(*engine, session, kSecond).ids, then.ids) << calls;
+    EXPECT_EQ(session.position(), reference.position());
+    EXPECT_EQ(engine->card(), nullptr);
+    EXPECT_EQ(engine->card_tier(), nullptr);
+    EXPECT_NE(notices_.find("the CPU goes on without the card"), std::string::npos) << notices_;
+    EXPECT_NE(notices_.find("has fallen off"), std::string::npos) << notices_;
+    EXPECT_EQ(engine->memory_plan().dense, on_cpu_->memory_plan().dense);
+    EXPECT_EQ(engine->memory_plan().total(), asked_bytes_);
+    EXPECT_EQ(asked_bytes_, on_cpu_->memory_plan().total());
+    engine->cache().verify();
+  }
+}
+
+TEST_F(CardLeftTest, ItGoesOnWithTheBitsOfACpuThatWasGivenTheTextSoFar) {
+  const auto engine = open();
+  const auto force = [](Engine& forced) {
+    forced.force_routing(
+        [k = forced.config().num_experts_per_tok](int32_t layer, int32_t* experts, int64_t rows) {
+          for (int64_t i = 0; i < rows * k; ++i) {
+            experts[i] = (layer + static_cast<int32_t>(i % k)) % 8;
+          }
+        });
+  };
+  force(*engine);  // which the host knows of, too
+  force(*on_cpu_);
+  Session session = engine->open_session(), expected = on_cpu_->open_session();
+  feed(*engine, session, std::vector<int32_t>(70, 5));
+  for (int32_t token = 6; token < 9; ++token) feed(*engine, session, {{token}});
+  card_->calls_left = 3;
+  EXPECT_THROW(feed(*engine, session, {{9}}), CardError);
+  ASSERT_TRUE(engine->may_leave_card());
+  engine->leave_card("a test");
+  EXPECT_FALSE(engine->may_leave_card());
+  const std::vector<int32_t> fed(session.tokens().begin(), session.tokens().end());
+  ASSERT_EQ(std::ssize(fed), 73);
+  session = engine->open_session();
+  feed(*engine, session, fed);
+  feed(*on_cpu_, expected, fed);
+  for (int32_t token = 9; token < 12; ++token) {
+    const std::span<const float> seen = feed(*engine, session, {{token}});
+    const std::span<const float> logits = feed(*on_cpu_, expected, {{token}});
+    EXPECT_TRUE(std::equal(seen.begin(), seen.end(), logits.begin(), logits.end())) << token;
+  }
+}
+
+TEST_F(CardLeftTest, WhereTheCpuMayNotGoOnTheErrorSaysWhyAndWhatIsLeftIsRefused) {
+  refusal_ = "there is no room for 2 GB";
+  const auto engine = open();
+  Session session = engine->open_session();
+  card_->calls_left = 60;
+  try {
+    answer(*engine, session, kFirst);
+    FAIL() << "no room, and no card";
+  } catch (const Error& error) {
+    const std::string what = error.what();
+    EXPECT_NE(what.find("has fallen off"), std::string::npos) << what;
+    EXPECT_NE(what.find("cannot go on without the card: there is no room for 2 GB"),
+              std::string::npos)
+        << what;
+  }
+  try {
+    engine->open_session();
+    FAIL() << "a session on a lost card";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("--device cpu"), std::string::npos);
+  }
+}
+
+TEST_F(CardLeftTest, WhoNeverMayLeaveItIsGivenTheCardsError) {
+  options_.before_leaving_card = nullptr;
+  const auto engine = open();
+  Session session = engine->open_session();
+  card_->calls_left = 60;
+  EXPECT_THROW(answer(*engine, session, kFirst), CardError);
+}
+
+TEST_F(CardLeftTest, ACardWithoutMemoryForKeysAndValuesIsLeftToo) {
+  const CardMemoryInfo info = open()->card()->memory_info();
+  Session reference = on_cpu_->open_session();
+  const Generation expected = answer(*on_cpu_, reference, kFirst);
+  for (const FakeOrder order : {FakeOrder::kInOrder, FakeOrder::kLazy}) {
+    use({.order = order, .memory_bytes = info.total_bytes - info.free_bytes + 100});
+    options_.card_room.expert_bytes = 0;
+    const auto engine = open();
+    Session session = engine->open_session();
+    EXPECT_EQ(answer(*engine, session, kFirst).ids, expected.ids);
+    EXPECT_EQ(engine->card(), nullptr);
+  }
+}
+
+TEST_F(CardLeftTest, CtrlCEndsItWhileTheTextGoesThroughAgain) {
+  const auto engine = open();
+  Session session = engine->open_session();
+  card_->calls_left = 100;
+  GenerateCallbacks callbacks;
+  callbacks.cancelled = [&] { return engine->card() == nullptr; };
+  EXPECT_EQ(answer(*engine, session, kFirst, callbacks).finish, FinishReason::kCancelled);
+  EXPECT_EQ(session.position(), 0);
+  callbacks.cancelled = nullptr;
+  Session reference = on_cpu_->open_session();
+  EXPECT_EQ(answer(*engine, session, kFirst).ids, answer(*on_cpu_, reference, kFirst).ids);
+}
+
+}  // namespace
+}  // namespace hotset::test
