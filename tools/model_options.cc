@@ -136,26 +136,30 @@ EnginePlan plan_engine(const Config& config, const ModelDescription& description
   return {options, planned()};
 }
 
-LoadedModel load_with_card_or_without(const Config& config,
+LoadedModel load_with_card_or_without(const Config& config, const std::function<Config()>& reread,
                                       const std::function<LoadedModel(const Config&)>& load) {
-  std::string reason;
-  try {
-    return load(config);
-  } catch (const CardError& error) {
-    if (config.device != "auto") throw;
-    reason = error.what();
-  }
-  Config without = config;
-  without.device = "cpu";
-  LoadedModel loaded = load(without);
-  loaded.device_notice = "device: cpu, since " + reason;
+  const auto load_somewhere = [&] {
+    std::string reason;
+    try {
+      return load(config);
+    } catch (const CardError& error) {
+      if (config.device != "auto") throw;
+      reason = error.what();
+    }
+    Config without = config;
+    without.device = "cpu";
+    LoadedModel loaded = load(without);
+    loaded.device_notice = "device: cpu, since " + reason;
+    return loaded;
+  };
+  LoadedModel loaded = load_somewhere();
+  loaded.settings = std::make_unique<LiveSettings>(*loaded.engine, config, reread);
   return loaded;
 }
 
 namespace {
 
 LoadedModel load_on(const std::string& path, const Config& config,
-                    const std::function<Config()>& reread,
                     const std::function<void(const ModelDescription&, EngineOptions&)>& prepare,
                     bool is_reference) {
   LoadedModel loaded;
@@ -201,11 +205,6 @@ LoadedModel load_on(const std::string& path, const Config& config,
     const std::string notice = spill_notice(loaded.card->memory_info());
     if (!notice.empty()) loaded.device_notice += "\n" + notice;
   }
-  loaded.settings = std::make_unique<LiveSettings>(*loaded.engine, config, reread);
-  loaded.attendant =
-      std::make_unique<Attendant>(*loaded.engine, *loaded.settings, loaded.scores.get(),
-                                  config.scores.every_s, runtime_folder());
-  loaded.load_ms = ms_since(loaded.start);
   return loaded;
 }
 
@@ -215,8 +214,13 @@ LoadedModel load_model(const std::string& path, const Config& config,
                        const std::function<Config()>& reread,
                        const std::function<void(const ModelDescription&, EngineOptions&)>& prepare,
                        bool is_reference) {
-  return load_with_card_or_without(
-      config, [&](const Config& on) { return load_on(path, on, reread, prepare, is_reference); });
+  LoadedModel loaded = load_with_card_or_without(
+      config, reread, [&](const Config& on) { return load_on(path, on, prepare, is_reference); });
+  loaded.attendant =
+      std::make_unique<Attendant>(*loaded.engine, *loaded.settings, loaded.scores.get(),
+                                  config.scores.every_s, runtime_folder());
+  loaded.load_ms = ms_since(loaded.start);
+  return loaded;
 }
 
 double LoadedModel::wait_until_resident() const {

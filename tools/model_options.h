@@ -86,8 +86,9 @@ LoadedModel load_model(
     bool is_reference = false);
 
 // What `load` makes of a configuration. Where a card fails in it that nobody asked for by name
-// (device: auto), what it makes of the CPU's, with the reason in device_notice.
-LoadedModel load_with_card_or_without(const Config& config,
+// (device: auto), what it makes of the CPU's, with the reason in device_notice. The settings are of
+// what was asked for all the same: a reload compares with that.
+LoadedModel load_with_card_or_without(const Config& config, const std::function<Config()>& reread,
                                       const std::function<LoadedModel(const Config&)>& load);
 
 // The whole of a file, or of standard input for "-". Throws Error naming it.

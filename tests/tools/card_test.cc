@@ -71,24 +71,32 @@ TEST_F(CardCliTest, CtrlCEndsItAsItEndsTheHosts) {
 // `device: auto` wants a card where one works, and an answer in any case.
 TEST(CardFallbackTest, OnlyAutoGoesOnWithoutACardThatFails) {
   Config config;
+  const auto reread = [&] { return config; };
   std::vector<std::string> devices;
   const auto load = [&](const Config& on) -> LoadedModel {
     devices.push_back(on.device);
     if (on.device != "cpu") throw CardError("the card: is on fire");
     LoadedModel loaded;
     loaded.device = "cpu";
+    loaded.engine = std::make_unique<Engine>(open_model(kDemo), EngineOptions{},
+                                             [](int64_t, int64_t, const char*) {});
     return loaded;
   };
-  const LoadedModel loaded = load_with_card_or_without(config, load);
+  const LoadedModel loaded = load_with_card_or_without(config, reread, load);
   EXPECT_EQ(loaded.device, "cpu");
   EXPECT_EQ(loaded.device_notice, "device: cpu, since the card: is on fire");
   EXPECT_EQ(devices, (std::vector<std::string>{"auto", "cpu"}));
+  const json reloaded = json::parse(loaded.settings->answer(R"({"command": "reload"})"));
+  EXPECT_EQ(reloaded["needs_restart"], json::array()) << "nothing was changed: " << reloaded;
   config.device = "cuda";
-  EXPECT_THROW(load_with_card_or_without(config, load), CardError);
+  EXPECT_EQ(json::parse(loaded.settings->answer(R"({"command": "reload"})"))["needs_restart"],
+            json::array({"device"}));
+  EXPECT_THROW(load_with_card_or_without(config, reread, load), CardError);
   config.device = "auto";
-  EXPECT_THROW(load_with_card_or_without(
-                   config, [](const Config&) -> LoadedModel { throw Error("a model's own"); }),
-               Error);
+  EXPECT_THROW(
+      load_with_card_or_without(config, reread,
+                                [](const Config&) -> LoadedModel { throw Error("a model's own"); }),
+      Error);
 }
 
 TEST(CardFallbackTest, ACardThatIsNearlyFullIsTold) {
