@@ -133,8 +133,12 @@ TEST_P(CardIdentityTest, EvictionsAndLateStreamsNeverChangeABit) {
     c.policy = PolicyKind::kLru;
     c.fake = {.order = FakeOrder::kLazy, .seed = seed};
     const auto engine = open(c);
-    EXPECT_TRUE(same_bits(logits_of(*engine, ids_), expected)) << seed;
-    EXPECT_GT(engine->card_tier()->stats().evictions, 0);
+    const auto evictions = [&] { return engine->card_tier()->stats().evictions; };
+    // Copies are as late as they are: on a busy machine a text may end before the slots are full.
+    for (int i = 0; i == 0 || (i < 30 && evictions() == 0); ++i) {
+      EXPECT_TRUE(same_bits(logits_of(*engine, ids_), expected)) << seed;
+    }
+    EXPECT_GT(evictions(), 0);
     engine->card_tier()->verify();
   }
 }
