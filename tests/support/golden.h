@@ -13,7 +13,7 @@
 namespace hotset::test {
 
 inline std::string data_path(const std::string& relative) {
-  return std::string(HOTSET_SOURCE_DIR) + "/tests/data/" + relative;
+  return HOTSET_SOURCE_DIR "/tests/data/" + relative;
 }
 
 class Golden {
