@@ -120,6 +120,7 @@ void CardTier::end_step() {
   });
   for (const Missing& missing : missing_) {
     if (coming_ >= options_.copies_max) break;
+    if (is_coming_[index(missing.id)]) continue;  // a fill has begun since the step picked it
     choose(missing);
   }
   for (const uint32_t i : picked_) is_picked_[i] = 0;
