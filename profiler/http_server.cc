@@ -70,7 +70,8 @@ HttpServer::HttpServer(Daemon& daemon, const HttpOptions& options)
                                "connect-src 'self'; frame-ancestors 'none'"}});
   server.set_pre_routing_handler([options](const auto& request, auto& response) {
     // The page itself is no secret; what it draws is.
-    const bool is_static = request.path == "/page.js" || request.path == "/page.css";
+    const bool is_static =
+        request.path == "/page.js" || request.path == "/chart.js" || request.path == "/page.css";
     const bool is_allowed = options.key.empty() ? names_this_machine(request)
                                                 : is_static || has_key(request, options.key);
     if (is_allowed) return httplib::Server::HandlerResponse::Unhandled;
@@ -86,6 +87,9 @@ HttpServer::HttpServer(Daemon& daemon, const HttpOptions& options)
   });
   server.Get("/", [](const auto&, auto& response) {
     response.set_content(kPageHtml, "text/html; charset=utf-8");
+  });
+  server.Get("/chart.js", [](const auto&, auto& response) {
+    response.set_content(kPageCharts, "text/javascript; charset=utf-8");
   });
   server.Get("/page.js", [](const auto&, auto& response) {
     response.set_content(kPageScript, "text/javascript; charset=utf-8");

@@ -63,6 +63,8 @@ std::string report_of(const std::string& log, const std::string& name) {
   std::string page = kPageHtml;
   replace(page, "<link rel=\"stylesheet\" href=\"page.css\">",
           std::string("<style>\n") + kPageStyle + "</style>");
+  replace(page, "<script src=\"chart.js\"></script>",
+          std::string("<script>\n") + kPageCharts + "</script>");
   replace(page, "<script src=\"page.js\"></script>",
           "<script id=\"data\" type=\"application/json\">" + for_script(state) +
               "</script>\n<script>\n" + kPageScript + "</script>");

@@ -1,4 +1,4 @@
-// Draws what the daemon found: live from state.json, or once from data in the page (hotset report).
+// Draws what the daemon found, charts by Chart.js: live from state.json, or once from data in the page (hotset report).
 'use strict';
 
 const colours = ['#2f6fde', '#e0803a', '#2f9e5f', '#9a5bd0'];
@@ -13,63 +13,43 @@ function bytes(n) {
   return (unit === 0 ? n : n.toFixed(1)) + ' ' + units[unit];
 }
 
-// A canvas with as many pixels as the screen has for it; returns its context, in CSS pixels.
-function prepared(canvas, height) {
-  const ratio = window.devicePixelRatio || 1;
-  const width = canvas.clientWidth || 300;
-  canvas.width = Math.round(width * ratio);
-  canvas.height = Math.round(height * ratio);
-  const context = canvas.getContext('2d');
-  context.scale(ratio, ratio);
-  context.clearRect(0, 0, width, height);
-  context.font = '11px system-ui, sans-serif';
-  return { context, width, height };
-}
+Chart.defaults.color = style('--faint');
+Chart.defaults.borderColor = style('--line');
+Chart.defaults.font.size = 11;
 
-// Series of {name, values}; values may be null. `most`: the top of the scale, 0: the largest value.
-function lines(canvas, series, most) {
-  const { context, width, height } = prepared(canvas, 180);
-  const left = 40, bottom = height - 22, top = 8;
-  const all = series.flatMap((s) => s.values.filter((v) => v !== null));
-  const scale = most || Math.max(1e-3, ...all) * 1.1;
-  context.strokeStyle = style('--line');
-  context.fillStyle = style('--faint');
-  for (const part of [0, 0.5, 1]) {
-    const y = bottom - part * (bottom - top);
-    context.beginPath();
-    context.moveTo(left, y);
-    context.lineTo(width, y);
-    context.stroke();
-    context.fillText(most === 1 ? percent(part * scale).replace('.0', '') : (part * scale).toPrecision(3), 0, y + 4);
-  }
-  series.forEach((s, index) => {
-    context.strokeStyle = context.fillStyle = colours[index];
-    context.lineWidth = 1.5;
-    context.beginPath();
-    const step = (width - left - 4) / Math.max(1, s.values.length - 1);
-    let is_down = false;
-    s.values.forEach((value, i) => {
-      if (value === null) { is_down = false; return; }
-      const x = left + i * step, y = bottom - Math.min(1, value / scale) * (bottom - top);
-      if (is_down) context.lineTo(x, y); else context.moveTo(x, y);
-      is_down = true;
-      if (s.values.length === 1) context.fillRect(x, y - 1, 4, 3);
-    });
-    context.stroke();
-    context.fillText(s.name, left + index * 90, height - 4);
+// A canvas keeps the chart that was made on it first; new data go into that one. `labels` are of the
+// values, which may be null, of each of `series` {name, values}. is_share: the scale ends at 100 %.
+function draw(id, type, labels, series, is_share) {
+  const chart = Chart.getChart(id) || new Chart(id, {
+    type,
+    data: { labels: [], datasets: [] },
+    options: {
+      animation: false,
+      maintainAspectRatio: false,
+      interaction: { mode: 'index', intersect: false },
+      plugins: {
+        legend: {
+          display: series.length > 1, position: 'bottom', labels: { boxWidth: 12, boxHeight: 2 },
+        },
+      },
+      scales: {
+        x: { grid: { display: false }, ticks: { maxRotation: 0, autoSkipPadding: 24 } },
+        y: is_share ?
+          { min: 0, max: 1, ticks: { stepSize: 0.5, callback: (x) => 100 * x + ' %' } } :
+          { min: 0, ticks: { maxTicksLimit: 4 } },
+      },
+    },
   });
-}
-
-function bars(canvas, values) {
-  const { context, width, height } = prepared(canvas, 180);
-  const step = width / Math.max(1, values.length);
-  values.forEach((value, i) => {
-    context.fillStyle = colours[0];
-    context.fillRect(i * step, (height - 18) * (1 - value), Math.max(1, step - 1), (height - 18) * value);
+  chart.data.labels = labels;
+  series.forEach(({ name, values }, i) => {
+    const set = chart.data.datasets[i] ||= {
+      label: name, borderColor: colours[i], backgroundColor: colours[i],
+      borderWidth: type === 'line' ? 1.5 : 0,
+    };
+    set.data = values;
+    set.pointRadius = values.length === 1 ? 2 : 0;
   });
-  context.fillStyle = style('--faint');
-  context.fillText('layer 0', 0, height - 4);
-  context.fillText(String(values.length - 1), width - 20, height - 4);
+  chart.update('none');
 }
 
 // Rows of digits: one pixel an expert, scaled up by the browser.
@@ -131,15 +111,19 @@ function show(state) {
     }
     return list;
   }));
-  lines(byId('hit-rate'), [
+  const times = column((t) => new Date(t.unix_ms).toLocaleTimeString());
+  draw('hit-rate', 'line', times, [
     { name: '10 s', values: column((t) => t.hit_rate_10s) },
     { name: '1 min', values: column((t) => t.hit_rate_60s) },
-    { name: 'all', values: column((t) => t.hit_rate) }], 1);
-  lines(byId('latency'), ['p50', 'p90', 'p99'].map(
-    (name) => ({ name, values: column((t) => t.token_ms[name]) })), 0);
-  lines(byId('split'), ['compute', 'reads', 'card', 'other'].map(
-    (name) => ({ name, values: column((t) => t.split_ms[name]) })), 0);
-  if (last && last.layers) bars(byId('layers'), last.layers.map((l) => l.hit_rate));
+    { name: 'all', values: column((t) => t.hit_rate) }], true);
+  draw('latency', 'line', times, ['p50', 'p90', 'p99'].map(
+    (name) => ({ name, values: column((t) => t.token_ms[name]) })), false);
+  draw('split', 'line', times, ['compute', 'reads', 'card', 'other'].map(
+    (name) => ({ name, values: column((t) => t.split_ms[name]) })), false);
+  if (last && last.layers) {
+    const values = last.layers.map((l) => l.hit_rate);
+    draw('layers', 'bar', values.map((_, layer) => layer), [{ name: 'hit rate', values }], true);
+  }
   if (last) heat(byId('heat'), last.heat);
   const slow = state.slow.slice(-20).reverse().map((line) => {
     const item = document.createElement('li');
@@ -165,9 +149,7 @@ async function refresh() {
 
 const embedded = byId('data');
 if (embedded) {
-  const state = JSON.parse(embedded.textContent);
-  show(state);
-  addEventListener('resize', () => show(state));
+  show(JSON.parse(embedded.textContent));
 } else {
   refresh();
   setInterval(refresh, 1000);

@@ -269,6 +269,7 @@ TEST_F(DaemonTest, ThePageTheStateAndTheMetricsAreServedToThisMachineOnly) {
   EXPECT_THAT(client.Get("/")->get_header_value("Content-Security-Policy"),
               testing::HasSubstr("default-src 'none'; script-src 'self'"));
   EXPECT_THAT(client.Get("/page.js")->body, testing::HasSubstr("state.json"));
+  EXPECT_THAT(client.Get("/chart.js")->body, testing::HasSubstr("Chart.js v3"));
   EXPECT_EQ(client.Get("/page.css")->status, 200);
   EXPECT_THAT(client.Get("/metrics")->body, testing::HasSubstr("hotset_tokens_total"));
   const json state = json::parse(client.Get("/state.json")->body);

@@ -81,6 +81,11 @@ TEST_F(WatchProgramsTest, ABrowserShowsThePageWideAndNarrow) {
   for (const char* id : {"hit-rate", "latency", "split", "layers", "heat", "slow"}) {
     EXPECT_THAT(dom, HasSubstr(std::string("id=\"") + id + "\""));
   }
+  // The library gives a size of its own to each canvas that it draws on.
+  for (const char* id : {"hit-rate", "latency", "split", "layers"}) {
+    const size_t tag = dom.find(std::string("<canvas id=\"") + id + "\"");
+    EXPECT_THAT(dom.substr(tag, dom.find('>', tag) - tag), HasSubstr("height: 200px")) << id;
+  }
   EXPECT_THAT(dom, HasSubstr("<dt>hit rate, 10 s</dt>"));
   shell(chromium + "--window-size=1280,1000 --screenshot=wide.png " + url("d") + "/ > log 2>&1");
   ASSERT_TRUE(std::filesystem::exists(path("wide.png"))) << content(path("log"));
@@ -99,9 +104,11 @@ TEST_F(WatchProgramsTest, ABrowserShowsThePageWideAndNarrow) {
       << "\"></iframe><script>onload = () => { const page = "
          "document.getElementById('f').contentDocument; document.body.dataset.width = "
          "page.documentElement.scrollWidth; document.body.dataset.frame = "
-         "page.body.dataset.ready; };</script></body>";
+         "page.body.dataset.ready; document.body.dataset.charts = "
+         "Object.keys(page.defaultView.Chart.instances).length; };</script></body>";
   const std::string narrow = output(chromium + "--dump-dom file://" + path("narrow.html"));
   EXPECT_THAT(narrow, HasSubstr("data-frame=\"yes\""));
+  EXPECT_THAT(narrow, HasSubstr("data-charts=\"4\""));
   const size_t at = narrow.find("data-width=\"");
   ASSERT_NE(at, std::string::npos);
   EXPECT_LE(std::atoi(narrow.c_str() + at + 12), 360);
