@@ -2,11 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <httplib.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -34,9 +32,7 @@ class DaemonTest : public testing::Test {
     return std::make_unique<Ring>(folder.path(), header, records, 16);
   }
   std::unique_ptr<Engine> demo(int64_t budget) const {
-    EngineOptions options;
-    options.threads = 2;
-    options.context = 512;
+    EngineOptions options = small_options();
     options.expert_bytes = budget;
     return open_engine(data_path("demo/hotset-demo-q4_0.gguf"), options, ring());
   }
@@ -173,25 +169,19 @@ TEST_F(DaemonTest, ASlowTokenGetsALineAndUsualOnesDoNot) {
 }
 
 TEST_F(DaemonTest, AKilledEngineIsNoticedAtTheNextTickAndTheNextOnePickedUp) {
-  std::filesystem::create_directory(folder.path());
-  std::filesystem::permissions(folder.path(), std::filesystem::perms::owner_all);
-  int ready[2];
-  ASSERT_EQ(pipe(ready), 0);
-  const pid_t child = fork();
-  if (child == 0) {
-    hotset::Recorder recorder(std::make_unique<Ring>(folder.path(), small_header(), 1024, 4));
-    for (int t = 0; t < 5; ++t) recorder.step(t, 1).done();
-    if (write(ready[1], "x", 1) != 1) _exit(1);
-    pause();
-  }
-  char byte;
-  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  const auto recorder = [&] {
+    return std::make_unique<hotset::Recorder>(
+        std::make_unique<Ring>(folder.path(), small_header(), 1024, 4));
+  };
+  EngineProcess killed([&] {
+    auto first = recorder();
+    for (int t = 0; t < 5; ++t) first->step(t, 1).done();
+    return first;
+  });
   JsonLog log(log_path(), 1 << 20);
   daemon.tick(now(), &log);
   ASSERT_EQ(daemon.engines().size(), 1U);
-  kill(child, SIGKILL);
-  int status = 0;
-  waitpid(child, &status, 0);
+  killed.kill();
   daemon.tick(now(), &log);
   EXPECT_TRUE(daemon.engines().empty());
   std::vector<json> lines = lines_of(log_path());
@@ -201,7 +191,7 @@ TEST_F(DaemonTest, AKilledEngineIsNoticedAtTheNextTickAndTheNextOnePickedUp) {
   daemon.tick(now(), &log);  // says it once
   EXPECT_EQ(lines_of(log_path()).size(), lines.size());
 
-  hotset::Recorder next(std::make_unique<Ring>(folder.path(), small_header(), 1024, 4));
+  const auto next = recorder();
   daemon.tick(now(), &log);
   ASSERT_EQ(daemon.engines().size(), 1U);
   EXPECT_EQ(daemon.engines()[0]->reader.header().pid, getpid());

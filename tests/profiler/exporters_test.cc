@@ -1,10 +1,6 @@
 // What each exporter says of one engine whose every record is known: names, labels, units.
 #include <gmock/gmock.h>
-#include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-#include <filesystem>
 
 #include "kernels/check.h"
 #include "profiler/daemon.h"
@@ -350,31 +346,23 @@ TEST_F(ExportersTest, AFrameSaysItInMillisecondsAndBars) {
 
 // Of two engines each shows its own, however many the other has.
 TEST_F(ExportersTest, AFrameShowsTheLastSlowTokensOfEachEngine) {
-  std::filesystem::create_directory(folder.path());
-  std::filesystem::permissions(folder.path(), std::filesystem::perms::owner_all);
-  int ready[2];
-  ASSERT_EQ(pipe(ready), 0);
-  const pid_t child = fork();
-  const auto engine = ring();
-  Script script;
-  for (int t = 0; t < 30; ++t) {
-    script.begin(child == 0 ? 100 + t : t);
-    script.range(RangeName::kReadWait, 1, (t < 20 ? 10 : 50) * kMs, 1);
-    script.end();
-  }
-  write(*engine, script);
-  if (child == 0) {
-    if (::write(ready[1], "x", 1) != 1) _exit(1);
-    while (true) pause();
-  }
-  char byte;
-  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  const auto play_from = [&](int64_t position) {
+    auto made = ring();
+    Script script;
+    for (int t = 0; t < 30; ++t) {
+      script.begin(position + t);
+      script.range(RangeName::kReadWait, 1, (t < 20 ? 10 : 50) * kMs, 1);
+      script.end();
+    }
+    write(*made, script);
+    return made;
+  };
+  const EngineProcess other([&] { return play_from(100); });
+  const auto engine = play_from(0);
   daemon.tick(at(2), nullptr);
-  kill(child, SIGKILL);
-  waitpid(child, nullptr, 0);
   const std::string frame = frame_of(daemon, at(2), 100, 0);
   const std::string slow = ": 50 ms, 50 ms waiting for 1 read in layer 1\n";
-  for (const auto& [pid, first] : {std::pair{getpid(), 27}, {child, 127}}) {
+  for (const auto& [pid, first] : {std::pair{getpid(), 27}, {other.pid(), 127}}) {
     size_t at_line = frame.find("pid " + std::to_string(pid));
     for (int token = first; token < first + 3; ++token) {
       at_line = frame.find("slow        token " + std::to_string(token) + slow, at_line);

@@ -2,10 +2,14 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cache/recorder.h"
@@ -35,6 +39,41 @@ class RingFolder {
 
  private:
   std::filesystem::path path_;
+};
+
+// An engine in a process of its own, until it is killed.
+class EngineProcess {
+ public:
+  // `begin` makes the engine's ring and writes into it, there; what it returns lives as long as the
+  // process. It has ended when this is made.
+  template <class Begin>
+  explicit EngineProcess(const Begin& begin) {
+    int begun[2] = {-1, -1};
+    EXPECT_EQ(pipe(begun), 0);
+    pid_ = fork();
+    if (pid_ == 0) {
+      const auto kept = begin();
+      if (write(begun[1], "x", 1) != 1) _exit(1);
+      while (true) pause();
+    }
+    close(begun[1]);
+    char byte;
+    EXPECT_EQ(read(begun[0], &byte, 1), 1) << "it died";
+    close(begun[0]);
+  }
+  ~EngineProcess() { kill(); }
+  EngineProcess(const EngineProcess&) = delete;
+
+  pid_t pid() const { return pid_; }
+  void kill() {
+    const pid_t pid = std::exchange(pid_, -1);
+    if (pid <= 0) return;
+    ::kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+  }
+
+ private:
+  pid_t pid_ = -1;
 };
 
 inline std::vector<Record> drain(RingReader& reader) {

@@ -13,9 +13,7 @@ namespace {
 
 void expect_no_allocation_while_decoding(const std::string& model, int64_t budget,
                                          std::unique_ptr<Ring> ring = nullptr) {
-  EngineOptions options;
-  options.threads = 2;
-  options.context = 512;
+  EngineOptions options = small_options();
   options.expert_bytes = budget;
   const auto engine = open_engine(data_path(model), options, std::move(ring));
   Session session = engine->open_session();

@@ -35,9 +35,7 @@ std::vector<float> decoded(Engine& engine, std::span<const int32_t> ids) {
 }
 
 EngineOptions options(int64_t expert_bytes) {
-  EngineOptions o;
-  o.threads = 2;
-  o.context = 512;
+  EngineOptions o = small_options();
   o.expert_bytes = expert_bytes;
   return o;
 }
@@ -196,7 +194,7 @@ TEST_F(ChangedFileTest, ATouchedOrMovedFileIsReadAsBefore) {
 
 TEST_F(ChangedFileTest, AFolderIsKnownByItsContentsToo) {
   const fs::path model = folder_ / "folder";
-  fs::copy(data_path("models/qwen3_next-b"), model, fs::copy_options::recursive);
+  fs::copy(small_model(), model, fs::copy_options::recursive);
   const auto engine = open_engine(model, options(0));
   Session session = engine->open_session();
   feed(*engine, session, {{7}});

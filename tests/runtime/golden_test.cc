@@ -57,9 +57,7 @@ int32_t argmax(std::span<const float> x) {
 class GoldenTest : public testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
-    EngineOptions options;
-    options.threads = 2;
-    options.context = 512;
+    EngineOptions options = small_options();
     options.kv_type = GetParam().is_float ? KvType::kF32 : KvType::kF16;
     engine = open_engine(data_path(std::string("models/") + GetParam().file), options);
     vocab = engine->config().vocab_size;

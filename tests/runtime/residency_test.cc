@@ -29,12 +29,7 @@ bool same_bits(std::span<const float> a, std::span<const float> b) {
 
 class ResidencyTest : public testing::TestWithParam<const char*> {
  protected:
-  EngineOptions options() const {
-    EngineOptions o;
-    o.threads = 2;
-    o.context = 512;
-    return o;
-  }
+  static EngineOptions options() { return small_options(); }
   std::unique_ptr<Engine> open(const EngineOptions& o) const {
     return open_engine(data_path(std::string("models/") + GetParam()), o);
   }
@@ -150,7 +145,7 @@ INSTANTIATE_TEST_SUITE_P(Models, ResidencyTest,
                          });
 
 TEST(SessionTest, RecurrentStateIsNotRewoundSilently) {
-  const auto engine = open_engine(data_path("models/qwen3_next-b"), {.context = 256});
+  const auto engine = open_engine(small_model(), {.context = 256});
   Session session = engine->open_session();
   feed(*engine, session, {{1, 2, 3, 4}});
   EXPECT_FALSE(session.can_truncate(2));
@@ -176,7 +171,7 @@ TEST(SessionTest, TruncatedAttentionModelContinuesAsIfNeverGoneFurther) {
 }
 
 TEST(SessionTest, RestoredSnapshotContinuesWithTheSameBits) {
-  const auto engine = open_engine(data_path("models/qwen3_next-b"), {.context = 600});
+  const auto engine = open_engine(small_model(), {.context = 600});
   const std::vector<int32_t> ids = held_out("qwen3_next-b");
   Session session = engine->open_session();
   feed(*engine, session, ids);

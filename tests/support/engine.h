@@ -20,6 +20,20 @@ inline std::unique_ptr<Engine> open_engine(const std::string& path, EngineOption
   return engine;
 }
 
+// For what is the engine's and not a model's: it has attention, delta nets and a shared expert.
+inline std::string small_model() {
+  return data_path("models/qwen3_next-b");
+}
+
+// For texts of tests: two threads, and two blocks of keys and values a session.
+inline EngineOptions small_options(int32_t sessions = 1) {
+  EngineOptions options;
+  options.threads = 2;
+  options.context = 512;
+  options.sessions = sessions;
+  return options;
+}
+
 // Logits of every position, [T][vocab].
 inline std::vector<float> all_logits(Engine& engine, std::span<const int32_t> ids,
                                      int64_t chunk = 0, StepObserver* observer = nullptr) {

@@ -14,11 +14,9 @@ namespace {
 
 class CardFailureTest : public testing::Test {
  protected:
-  static std::string path() { return data_path("models/qwen3_next-b"); }
+  static std::string path() { return small_model(); }
   EngineOptions options() const {
-    EngineOptions o;
-    o.threads = 2;
-    o.context = 512;
+    EngineOptions o = small_options();
     o.card = card_;
     o.card_tier.lambda = 0;
     o.card_room.expert_bytes = Engine::plan(open_model(path()), o).experts.expert_bytes_total / 4;
@@ -63,10 +61,7 @@ TEST_F(CardFailureTest, CopiesThatFailAreToldOnceAndAnswersStayTheSame) {
   std::vector<std::string> notices;
   o.on_notice = [&](const std::string& text) { notices.push_back(text); };
   const std::vector<int32_t> ids = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8};
-  EngineOptions host;
-  host.threads = 2;
-  host.context = 512;
-  const std::vector<float> expected = all_logits(*open_engine(path(), host), ids, 1);
+  const std::vector<float> expected = all_logits(*open_engine(path(), small_options()), ids, 1);
   const auto engine = open_engine(path(), o);
   card_->calls_left = 5;  // a copy is three calls or more
   for (int i = 0; i < 3; ++i) EXPECT_EQ(all_logits(*engine, ids, 1), expected);

@@ -30,12 +30,9 @@ class CopyCounter : public WatchedRuntime {
 };
 
 std::unique_ptr<Engine> open(std::shared_ptr<CardRuntime> card) {
-  EngineOptions o;
-  o.threads = 2;
-  o.context = 512;
-  o.sessions = kSessions;
+  EngineOptions o = small_options(kSessions);
   o.card = std::move(card);
-  return open_engine(data_path("models/qwen3_next-b"), o);
+  return open_engine(small_model(), o);
 }
 
 // Of every session's next tokens, fed one at a time; `choose` says what they are.

@@ -73,12 +73,7 @@ std::vector<float> logits_of(Engine& engine, std::span<const int32_t> ids) {
 class CardIdentityTest : public testing::TestWithParam<const char*> {
  protected:
   std::string path() const { return data_path(std::string("models/") + GetParam()); }
-  static EngineOptions options() {
-    EngineOptions o;
-    o.threads = 2;
-    o.context = 512;
-    return o;
-  }
+  static EngineOptions options() { return small_options(); }
   std::vector<float> cpu(std::span<const int32_t> ids) const {
     return logits_of(*open_engine(path(), options()), ids);
   }
@@ -183,14 +178,8 @@ class CountingRuntime : public WatchedRuntime {
 // What follows is the engine's, not a model's: one with delta nets and a shared expert serves.
 class CardEngineTest : public testing::Test {
  protected:
-  static std::string path() { return data_path("models/qwen3_next-b"); }
-  static EngineOptions options() {
-    EngineOptions o;
-    o.threads = 2;
-    o.context = 512;
-    o.sessions = 3;
-    return o;
-  }
+  static std::string path() { return small_model(); }
+  static EngineOptions options() { return small_options(3); }
   static std::unique_ptr<Engine> cpu() { return open_engine(path(), options()); }
   static std::unique_ptr<Engine> with_card(EngineOptions o = options(), FakeOptions fake = {}) {
     o.card = make_fake_runtime(fake);

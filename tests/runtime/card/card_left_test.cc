@@ -19,8 +19,6 @@ class CardLeftTest : public testing::Test {
   static std::string path() { return data_path("demo/hotset-demo-q4_0.gguf"); }
   void SetUp() override {
     HOTSET_NOT_UNDER_TSAN();
-    options_.threads = 2;
-    options_.context = 512;
     on_cpu_ = open_engine(path(), options_);
     tokenizer_.emplace(*on_cpu_->description().vocabulary);
     options_.on_notice = [this](const std::string& text) { notices_ += text + "\n"; };
@@ -46,7 +44,7 @@ class CardLeftTest : public testing::Test {
     return generate(engine, session, *tokenizer_, sampler, prompt, options, callbacks);
   }
 
-  EngineOptions options_;
+  EngineOptions options_ = small_options();
   std::unique_ptr<Engine> on_cpu_;
   std::optional<Tokenizer> tokenizer_;
   std::shared_ptr<FailingRuntime> card_;

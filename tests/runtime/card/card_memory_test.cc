@@ -11,14 +11,8 @@ namespace {
 
 class CardMemoryTest : public testing::TestWithParam<FakeOrder> {
  protected:
-  static std::string path() { return data_path("models/qwen3_next-b"); }
-  static EngineOptions options() {
-    EngineOptions o;
-    o.threads = 2;
-    o.context = 512;
-    o.sessions = 2;
-    return o;
-  }
+  static std::string path() { return small_model(); }
+  static EngineOptions options() { return small_options(2); }
   void SetUp() override {
     const MemoryPlan plan = Engine::plan(open_model(path()), options());
     kv_block_ = plan.kv / 4;

@@ -21,14 +21,8 @@ constexpr int64_t kPrompt = 24;
 
 class CardPromptTest : public testing::Test {
  protected:
-  static std::string path() { return data_path("models/qwen3_next-b"); }
-  static EngineOptions options() {
-    EngineOptions o;
-    o.threads = 2;
-    o.context = 512;
-    o.sessions = 3;
-    return o;
-  }
+  static std::string path() { return small_model(); }
+  static EngineOptions options() { return small_options(3); }
   static int64_t all_bytes() {
     return Engine::plan(open_model(path()), options()).experts.expert_bytes_total;
   }
