@@ -61,15 +61,17 @@ Metrics::Metrics()
 void Metrics::begin(uint64_t log_lines_lost) {
   log_lines_lost_.Increment(static_cast<double>(log_lines_lost) - log_lines_lost_.Value());
   engines_.Set(0);
-  for (prometheus::Family<prometheus::Gauge>* family : {&resident_, &budget_}) {
-    for (const auto& engine : family->Collect()) {
-      for (const auto& metric : engine.metric) {
-        Labels labels;
-        for (const auto& label : metric.label) labels[label.name] = label.value;
-        family->Add(labels).Set(0);
-      }
-    }
-  }
+  for (const auto& [gauge, family] : of_engines_) family->Remove(gauge);
+  of_engines_.clear();
+}
+
+prometheus::Gauge& Metrics::of_engine(const EngineMetrics& engine,
+                                      prometheus::Family<prometheus::Gauge>& family,
+                                      Labels labels) {
+  labels["model"] = engine.model_;
+  prometheus::Gauge& gauge = family.Add(labels);
+  of_engines_[&gauge] = &family;
+  return gauge;
 }
 
 void Metrics::count(EngineMetrics& engine, prometheus::Family<prometheus::Counter>& family,
@@ -138,16 +140,15 @@ void Metrics::add_residency(EngineMetrics& engine, const Statistics& s, const Ri
   for (int i = 0; i < kGuardLanes; ++i) {
     const Statistics::Guard& guard = s.guard(static_cast<GuardLane>(i));
     if (!guard.is_known) continue;
-    guard_on_.Add({{"model", engine.model_}, {"lane", guard_lane_name(static_cast<GuardLane>(i))}})
+    of_engine(engine, guard_on_, {{"lane", guard_lane_name(static_cast<GuardLane>(i))}})
         .Set(guard.is_on ? 1 : 0);
   }
 }
 
 void Metrics::add_bytes(const EngineMetrics& engine, const char* tier, int64_t resident,
                         int64_t budget) {
-  const Labels labels = {{"model", engine.model_}, {"tier", tier}};
-  resident_.Add(labels).Increment(static_cast<double>(resident));
-  budget_.Add(labels).Increment(static_cast<double>(budget));
+  of_engine(engine, resident_, {{"tier", tier}}).Increment(static_cast<double>(resident));
+  of_engine(engine, budget_, {{"tier", tier}}).Increment(static_cast<double>(budget));
 }
 
 void Metrics::add_card(EngineMetrics& engine, const Statistics::Card& card) {

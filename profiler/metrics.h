@@ -1,5 +1,6 @@
 // The statistics in Prometheus' text format, by its conventions: base units, counters that only
-// rise. Engines of the same model add up; what an engine that ended had counted stays counted.
+// rise. Engines of the same model add up; what an engine that ended had counted stays counted, and
+// its gauges go with it.
 #pragma once
 
 #include <prometheus/counter.h>
@@ -49,6 +50,8 @@ class Metrics {
   prometheus::Family<prometheus::Gauge>& gauge(const char* name, const char* help);
   void count(EngineMetrics& engine, prometheus::Family<prometheus::Counter>& family, Labels labels,
              double total);
+  prometheus::Gauge& of_engine(const EngineMetrics& engine,
+                               prometheus::Family<prometheus::Gauge>& family, Labels labels);
   void observe(EngineMetrics& engine, prometheus::Family<prometheus::Histogram>& family,
                const Histogram& values, double unit, int first_octave, int octaves);
   void add_picks(EngineMetrics& engine, const Statistics& s);
@@ -63,6 +66,8 @@ class Metrics {
       &read_bytes_, &copied_bytes_, &admissions_, &evictions_, &admissions_hit_, &evictions_unhit_,
       &card_picks_, &predictions_, &errors_, &records_lost_, &records_invalid_;
   prometheus::Family<prometheus::Gauge>&resident_, &budget_, &guard_on_;
+  // Gauges of the round's engines: those that run. The next round begins without them.
+  std::map<prometheus::Gauge*, prometheus::Family<prometheus::Gauge>*> of_engines_;
   prometheus::Family<prometheus::Histogram>&latency_, &read_duration_, &reuse_;
 };
 

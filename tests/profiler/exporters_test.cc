@@ -184,6 +184,23 @@ TEST_F(ExportersTest, RoundsAddWhatIsNewAndEnginesOfAModelAddUp) {
   EXPECT_EQ(metric(text, resident), 600) << "of those that run";
 }
 
+TEST_F(ExportersTest, GaugesGoWithTheirEngineAndCountersStay) {
+  auto engine = ring();
+  play(*engine);
+  daemon.tick(at(1), nullptr);
+  const std::string guard = "hotset_guard_on{lane=\"prefetch\",model=\"model.gguf\"}",
+                    ram = "{model=\"model.gguf\",tier=\"ram\"}";
+  EXPECT_EQ(metric(daemon.metrics(), guard), 0);
+  engine.reset();
+  daemon.tick(at(2), nullptr);
+  const std::string text = daemon.metrics();
+  for (const std::string& gauge :
+       {guard, "hotset_expert_resident_bytes" + ram, "hotset_expert_budget_bytes" + ram}) {
+    EXPECT_EQ(metric(text, gauge), -1) << "there is none any more: " << gauge;
+  }
+  EXPECT_EQ(metric(text, "hotset_tokens_total{model=\"model.gguf\"}"), 1);
+}
+
 // A token of 40 ms on a card, which waited for it, and it for the host's 4 ms of reads.
 TEST_F(ExportersTest, ACardIsATierOfItsOwnAndIsWaitedFor) {
   const auto engine = ring();
