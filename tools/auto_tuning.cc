@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "kernels/check.h"
 #include "tools/engine_client.h"
@@ -58,14 +59,23 @@ void AutoTuning::tick(std::span<const std::unique_ptr<WatchedEngine>> engines, c
       auto known = engines_.find(engine->reader.path());
       if (known == engines_.end()) {
         const RingHeader& header = engine->reader.header();
-        Tuned fresh = {static_cast<int>(header.pid), engine->reader.model(),
-                       LiveRouting(header, kTokens), std::nullopt, 0};
+        Tuned fresh = {static_cast<int>(header.pid),
+                       engine->reader.model(),
+                       LiveRouting(header, kTokens),
+                       std::nullopt,
+                       0,
+                       false};
         known = engines_.emplace(engine->reader.path(), std::move(fresh)).first;
       }
       Tuned& tuned = known->second;
       tuned.routing.absorb(engine->records, [&](double ms) {
         if (tuned.tuner) tuned.tuner->token(ms);
       });
+      if (engine->statistics.card().is_known && !std::exchange(tuned.is_on_card, true)) {
+        fmt::print(stderr,
+                   "hotset: tune: {} (process {}) computes on a card; nothing is changed there\n",
+                   tuned.model, tuned.pid);
+      }
       if (now.monotonic_ns >= tuned.ask_at_ns) attend(tuned, now, log);
     } catch (const Error& error) {
       const auto known = engines_.find(engine->reader.path());

@@ -33,6 +33,7 @@ class AutoTuning {
     LiveRouting routing;
     std::optional<AutoTuner> tuner;  // nothing: the engine has not been asked yet
     uint64_t ask_at_ns = 0;          // not before, after it did not answer
+    bool is_on_card = false;         // has been told of: its routing is not known
   };
   void attend(Tuned& engine, const Now& now, JsonLog* log);
   void look(Tuned& engine, const Now& now, JsonLog* log);

@@ -206,8 +206,10 @@ void add_tune_command(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("tune", "Cache settings that would have served a recorded routing better");
   command->add_option("--trace", o->from.trace, "a trace (run --trace F, trace import)");
-  command->add_flag("--live", o->from.is_live,
-                    "the engine that runs: the tokens that it decodes now, and its own costs");
+  command->add_flag(
+      "--live", o->from.is_live,
+      "the engine that runs: the tokens that it decodes now, and its own costs; not of one "
+      "on a card, whose ring does not name all its picks");
   command->add_option("--pid", o->from.pid,
                       "the engine's process (default: the only one there is)");
   command->add_option("--seconds", o->from.seconds, "with --live: watch for at most so long")

@@ -177,7 +177,15 @@ TuneSubject subject_of_engine(const TuneFrom& from) {
   }
   const std::string folder = runtime_folder();
   const int pid = engine_pid(folder, from.pid);
-  TuneSubject subject = subject_of_stats(ask(folder, pid, {}));
+  const nlohmann::ordered_json stats = ask(folder, pid, {});
+  if (!stats.value("card", nlohmann::ordered_json()).is_null()) {
+    throw Error(
+        fmt::format("--live: process {} computes on a card, and its ring names only the experts "
+                    "that the card lacked: expected an engine on the CPU; a trace has them all: "
+                    "hotset run --trace F, then hotset simulate --trace F",
+                    pid));
+  }
+  TuneSubject subject = subject_of_stats(stats);
   const std::unique_ptr<RingReader> ring = ring_of(folder, pid);
   const int64_t tokens = from.tokens.value_or(kLiveTokens);
   LiveRouting routing(ring->header(), tokens);

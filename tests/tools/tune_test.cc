@@ -295,6 +295,25 @@ TEST_F(TuneEngineTest, WithoutAnEngineOrWithSettingsOfItsOwnItSaysSo) {
   EXPECT_THAT(near(fmt::format("tune --live --pid {}", other.pid())).err, HasSubstr("has no ring"));
 }
 
+// What is recorded there is not enough, and waiting would not make it more.
+TEST_F(TuneEngineTest, OfAnEngineOnACardItSaysWhyNotAndWhatInstead) {
+  TerminalProcess chat = start({"run", "--device", "emulated"});
+  chat.read_until("> ");
+  const Result live = near("tune --live --seconds 0.1");
+  EXPECT_EQ(live.exit_code, 1);
+  EXPECT_THAT(live.err, HasSubstr(fmt::format("process {} computes on a card", chat.pid())));
+  EXPECT_THAT(live.err, HasSubstr("hotset run --trace F, then hotset simulate --trace F"));
+}
+
+TEST_F(TuneEngineTest, TheDaemonSaysWhomItDoesNotTune) {
+  TerminalProcess chat = start({"run", "--device", "emulated"});
+  chat.read_until("> ");
+  TerminalProcess daemon({HOTSET_BINARY, "daemon", "--port", "0", "--set", "tune.auto=true"},
+                         folder_);
+  chat.type("What is 2+2?\n");
+  daemon.read_until(fmt::format("(process {}) computes on a card", chat.pid()));
+}
+
 TEST_F(TuneCliTest, WhatIsMissingOrWrongIsNamed) {
   const std::string trace = popular_trace(300), few = "tune --trace " + trace;
   expect_error(few, 2, "expected -m MODEL, to measure it, or --miss-ms");
