@@ -1,6 +1,7 @@
 #include "profiler/live_routing.h"
 
 #include <algorithm>
+#include <map>
 
 #include "kernels/check.h"
 
@@ -23,6 +24,12 @@ size_t tokens_that_fit(const RingHeader& header, int64_t tokens_max) {
   return static_cast<size_t>(std::clamp<int64_t>(kBytesMax / bytes, 1, tokens_max));
 }
 
+float median(std::vector<float>& values) {
+  const auto middle = values.begin() + std::ssize(values) / 2;
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
 }  // namespace
 
 LiveRouting::LiveRouting(const RingHeader& header, int64_t tokens_max)
@@ -39,6 +46,7 @@ void LiveRouting::absorb(std::span<const Record> records,
     if (record.type == RecordType::kStepBegin) begin_step(record);
     if (!is_open_ || record.step != step_) continue;
     if (record.type == RecordType::kPicks) add_picks(record);
+    if (record.type == RecordType::kRange) add_wait(record);
     if (record.type == RecordType::kLayer) end_layer(record);
     if (record.type == RecordType::kStepEnd) end_step(record, on_token);
   }
@@ -48,7 +56,7 @@ void LiveRouting::begin_step(const Record& record) {
   is_open_ = record.as<StepRecord>().rows == 1;
   step_ = record.step;
   layers_done_ = 0;
-  token_ = {0, std::vector<uint16_t>(static_cast<size_t>(layers_) * top_k_),
+  token_ = {0, 0, std::vector<uint16_t>(static_cast<size_t>(layers_) * top_k_),
             std::vector<uint16_t>(layers_), std::vector<float>(layers_)};
   for (auto* picks : {&hits_, &missed_}) {
     for (std::vector<uint16_t>& of_layer : *picks) of_layer.clear();
@@ -61,6 +69,12 @@ void LiveRouting::add_picks(const Record& record) {
     auto& of = picks.source(i) == PickSource::kResident ? hits_ : missed_;
     if (std::ssize(of[record.layer]) < top_k_) of[record.layer].push_back(picks.experts[i]);
   }
+}
+
+void LiveRouting::add_wait(const Record& record) {
+  const auto name = static_cast<RangeName>(record.detail);
+  if (name != RangeName::kReadWait && name != RangeName::kFillWait) return;
+  token_.waited_ms += static_cast<double>(record.as<RangeRecord>().duration_ns) / 1e6;
 }
 
 // A layer ends after the last of its picks.
@@ -111,26 +125,39 @@ RoutingTrace LiveRouting::trace() const {
   return trace;
 }
 
+// The line is drawn through the medians of the tokens that missed as many, each weighed by its
+// tokens, and not through all of them: a neighbour who has a core for some milliseconds makes one
+// layer as slow as a hundred misses do. What was waited for reads is no estimate but seen: where
+// all else is noise, that is left.
 TuneCosts LiveRouting::costs() const {
   if (tokens_.empty()) return {};
+  double together = 0, squares = 0, misses = 0, waited_ms = 0, ms = 0;
   const auto n = static_cast<double>(tokens_.size());
-  double together = 0, squares = 0, misses = 0, ms = 0;
   for (int32_t layer = 0; layer < layers_; ++layer) {
-    double x = 0, y = 0, xx = 0, xy = 0;
+    std::map<int, std::vector<float>> groups;  // by how many were missed
     for (const Token& token : tokens_) {
-      const double missed = token.misses[layer], took = token.experts_ms[layer];
-      x += missed;
-      y += took;
-      xx += missed * missed;
-      xy += missed * took;
+      groups[token.misses[layer]].push_back(token.experts_ms[layer]);
+    }
+    double x = 0, y = 0, xx = 0, xy = 0;
+    for (auto& [missed, group] : groups) {
+      const double weight = static_cast<double>(group.size()), took = median(group);
+      x += weight * missed;
+      y += weight * took;
+      xx += weight * missed * missed;
+      xy += weight * missed * took;
     }
     together += xy - x * y / n;
     squares += xx - x * x / n;
     misses += x;
   }
-  for (const Token& token : tokens_) ms += token.ms;
+  for (const Token& token : tokens_) {
+    ms += token.ms;
+    waited_ms += token.waited_ms;
+  }
+  const double longer = squares > 0 ? together / squares : 0;
+  const double waited = misses > 0 ? waited_ms / misses : 0;
   TuneCosts costs;
-  if (squares > 0) costs.miss_ms = std::max(together / squares, 0.0);
+  costs.miss_ms = std::max(longer, waited);
   costs.rest_ms = std::max(ms / n - costs.miss_ms * misses / n, 0.0);
   return costs;
 }

@@ -30,14 +30,14 @@ class LiveRouting {
   void absorb(std::span<const Record> records, const std::function<void(double)>& on_token);
   int64_t tokens() const { return std::ssize(tokens_); }
   RoutingTrace trace() const;  // without the experts' sizes
-  // miss_ms: by how much longer a layer's experts took for each one that was missed, by least
-  // squares within each layer; 0 where nothing was missed, or it made no difference. rest_ms: what
-  // is left of the tokens' steps.
+  // miss_ms: by how much longer a layer's experts usually took for each one that was missed, by
+  // least squares within each layer, and no less than was waited for its read; 0 where nothing was
+  // missed, or it made no difference. rest_ms: what is left of the tokens' steps.
   TuneCosts costs() const;
 
  private:
   struct Token {
-    double ms = 0;
+    double ms = 0, waited_ms = 0;   // for reads
     std::vector<uint16_t> ids;      // [layers][top_k]
     std::vector<uint16_t> misses;   // [layers]
     std::vector<float> experts_ms;  // [layers]
@@ -48,6 +48,7 @@ class LiveRouting {
   };
   void begin_step(const Record& record);
   void add_picks(const Record& record);
+  void add_wait(const Record& record);
   void end_layer(const Record& record);
   void end_step(const Record& record, const std::function<void(double)>& on_token);
 

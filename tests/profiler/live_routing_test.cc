@@ -14,14 +14,16 @@ using test::small_header;
 using testing::ElementsAre;
 
 // A token whose layer `l` picks 4 experts from `first` + l on, `hits` of them resident; each miss
-// takes 2 ms beside the 5 ms of the layer.
-void add_token(Script& script, int64_t position, uint16_t first, size_t hits, int layers = 4) {
+// takes 2 ms beside the 5 ms of the layer and what a neighbour took.
+void add_token(Script& script, int64_t position, uint16_t first, size_t hits, int layers = 4,
+               int64_t neighbour_ms = 0) {
   script.begin(position);
   for (uint16_t layer = 0; layer < layers; ++layer) {
     std::vector<uint16_t> ids;
     for (int i = 0; i < 4; ++i) ids.push_back(static_cast<uint16_t>(first + layer + i));
     script.picks(layer, ids, hits);
-    script.layer(layer, {{0, 0, static_cast<int64_t>((5 + 2 * (4 - hits)) * kMs), 0}});
+    const int64_t ms = 5 + 2 * (4 - static_cast<int64_t>(hits)) + neighbour_ms;
+    script.layer(layer, {{0, 0, ms * static_cast<int64_t>(kMs), 0}});
   }
   script.range(RangeName::kHead, 0xffff, 3 * kMs);
   script.end();
@@ -73,6 +75,15 @@ TEST(LiveRoutingTest, AMissCostsWhatTheLayersTookLongerForIt) {
   EXPECT_EQ(LiveRouting(small_header(), 10).costs().rest_ms, 0);
 }
 
+// Tokens that hit are the ones that it meets.
+TEST(LiveRoutingTest, ANeighbourWhoTakesTheCoreNowAndThenIsNoMiss) {
+  Script script;
+  for (int t = 0; t < 60; ++t) {
+    add_token(script, t, 10, t % 5, 4, t % 5 == 4 && t % 3 == 0 ? 400 : 0);
+  }
+  EXPECT_NEAR(routing_of(script).costs().miss_ms, 2, 1e-5);
+}
+
 TEST(LiveRoutingTest, MissesThatSeemToSaveTimeCostNothing) {
   Script script;
   for (int t = 0; t < 12; ++t) {
@@ -86,6 +97,22 @@ TEST(LiveRoutingTest, MissesThatSeemToSaveTimeCostNothing) {
   }
   EXPECT_EQ(routing_of(script).costs().miss_ms, 0);
   EXPECT_GT(routing_of(script).costs().rest_ms, 20);
+}
+
+TEST(LiveRoutingTest, AMissCostsNoLessThanTheWaitForItsRead) {
+  Script script;
+  for (int t = 0; t < 12; ++t) {
+    script.begin(t);
+    for (uint16_t layer = 0; layer < 4; ++layer) {
+      const int64_t misses = t % 5;
+      script.picks(layer, {1, 2, 3, 4}, static_cast<size_t>(4 - misses));
+      script.range(RangeName::kReadWait, layer, kMs * static_cast<uint64_t>(misses), misses);
+      script.range(RangeName::kFillWait, layer, kMs * static_cast<uint64_t>(misses), misses);
+      script.layer(layer, {{0, 0, 20 * static_cast<int64_t>(kMs), 0}});
+    }
+    script.end();
+  }
+  EXPECT_NEAR(routing_of(script).costs().miss_ms, 2, 1e-5);
 }
 
 TEST(LiveRoutingTest, WhatIsNotWholeOrNotOneRowIsLeftOut) {
