@@ -80,13 +80,17 @@ uint64_t process_start(int64_t pid) {
   return std::strtoull(line.c_str() + at, nullptr, 10);
 }
 
+bool is_private_folder(const std::string& folder) {
+  struct stat status {};
+  return lstat(folder.c_str(), &status) == 0 && S_ISDIR(status.st_mode) &&
+         status.st_uid == geteuid() && (status.st_mode & 077) == 0;
+}
+
 void make_private_folder(const std::string& folder) {
   if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
     fail(folder, "cannot be created", errno);
   }
-  struct stat status {};
-  if (lstat(folder.c_str(), &status) != 0) fail(folder, "cannot be read", errno);
-  if (!S_ISDIR(status.st_mode) || status.st_uid != geteuid() || (status.st_mode & 077) != 0) {
+  if (!is_private_folder(folder)) {
     throw Error(folder + ": is not a folder of this user's with mode 0700, as expected; remove it");
   }
 }

@@ -112,7 +112,10 @@ class Ring {
 
 // Start time of a living process, in clock ticks after boot; 0 where there is none.
 uint64_t process_start(int64_t pid);
-// The folder, made if need be; an Error unless it is a folder of this user's, with mode 0700.
+// Whether it is a folder of this user's, and no link, with mode 0700: nobody else's rings or
+// sockets are in it.
+bool is_private_folder(const std::string& folder);
+// The folder, made if need be; an Error unless it is a private one.
 void make_private_folder(const std::string& folder);
 // Removes rings whose writer is dead, and what one left half made.
 void remove_dead_rings(const std::string& folder);

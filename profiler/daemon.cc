@@ -14,8 +14,8 @@ constexpr size_t kSlowKept = 50, kTicksKept = 600, kLatenciesKept = 256;
 
 }  // namespace
 
-Daemon::Daemon(std::string folder, double slow_factor)
-    : folder_(std::move(folder)), slow_factor_(slow_factor) {}
+Daemon::Daemon(std::vector<std::string> folders, double slow_factor)
+    : folders_(std::move(folders)), slow_factor_(slow_factor) {}
 
 void Daemon::tick(const Now& now, JsonLog* log) {
   const std::lock_guard lock(mutex_);
@@ -41,9 +41,13 @@ void Daemon::tick(const Now& now, JsonLog* log) {
 }
 
 void Daemon::find_engines() {
-  const std::vector<std::string> paths = find_rings(folder_);
+  std::vector<std::string> paths;
+  for (const std::string& folder : folders_) {
+    const std::vector<std::string> found = find_rings(folder);
+    paths.insert(paths.end(), found.begin(), found.end());
+  }
   std::erase_if(gone_, [&](const std::string& path) {
-    return !std::binary_search(paths.begin(), paths.end(), path);
+    return std::find(paths.begin(), paths.end(), path) == paths.end();
   });
   refused_.clear();
   for (const std::string& path : paths) {

@@ -47,9 +47,9 @@ struct SlowToken {
 
 class Daemon {
  public:
-  // Watches the rings of `folder`. A token is slow if it takes `slow_factor` times the median of
-  // those before it.
-  Daemon(std::string folder, double slow_factor);
+  // Watches the rings in `folders`, of those that are this user's own. A token is slow if it takes
+  // `slow_factor` times the median of those before it.
+  Daemon(std::vector<std::string> folders, double slow_factor);
 
   // `log` may be null.
   void tick(const Now& now, JsonLog* log);
@@ -70,7 +70,7 @@ class Daemon {
   void read(WatchedEngine& engine, const Now& now, JsonLog* log);
   bool is_slow(WatchedEngine& engine, const Token& token) const;
 
-  const std::string folder_;
+  const std::vector<std::string> folders_;
   double slow_factor_;
   mutable std::mutex mutex_;  // the rest
   Now now_;                   // of the last tick

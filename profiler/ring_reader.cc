@@ -242,11 +242,7 @@ bool RingReader::is_valid(const Record& r) const {
 
 std::vector<std::string> find_rings(const std::string& folder) {
   std::vector<std::string> found;
-  struct stat status {};
-  if (lstat(folder.c_str(), &status) != 0 || !S_ISDIR(status.st_mode) ||
-      status.st_uid != geteuid() || (status.st_mode & 077) != 0) {
-    return found;
-  }
+  if (!is_private_folder(folder)) return found;
   std::error_code error;
   for (auto it = std::filesystem::directory_iterator(folder, error);
        !error && it != std::filesystem::directory_iterator(); it.increment(error)) {

@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "kernels/check.h"
-#include "tools/engine_client.h"
 #include "tools/tune_subject.h"
 
 namespace hotset {
@@ -59,7 +59,8 @@ void AutoTuning::tick(std::span<const std::unique_ptr<WatchedEngine>> engines, c
       auto known = engines_.find(engine->reader.path());
       if (known == engines_.end()) {
         const RingHeader& header = engine->reader.header();
-        Tuned fresh = {static_cast<int>(header.pid),
+        const std::filesystem::path path = engine->reader.path();
+        Tuned fresh = {{path.parent_path(), static_cast<int>(header.pid)},
                        engine->reader.model(),
                        LiveRouting(header, kTokens),
                        std::nullopt,
@@ -74,7 +75,7 @@ void AutoTuning::tick(std::span<const std::unique_ptr<WatchedEngine>> engines, c
       if (engine->statistics.card().is_known && !std::exchange(tuned.is_on_card, true)) {
         fmt::print(stderr,
                    "hotset: tune: {} (process {}) computes on a card; nothing is changed there\n",
-                   tuned.model, tuned.pid);
+                   tuned.model, tuned.engine.pid);
       }
       if (now.monotonic_ns >= tuned.ask_at_ns) attend(tuned, now, log);
     } catch (const Error& error) {
@@ -87,15 +88,15 @@ void AutoTuning::tick(std::span<const std::unique_ptr<WatchedEngine>> engines, c
   }
 }
 
-void AutoTuning::attend(Tuned& engine, const Now& now, JsonLog* log) {
-  if (!engine.tuner) {
-    if (engine.routing.tokens() < kTuneTokensLeast) return;
-    const TuneSubject subject = subject_of_stats(ask(folder_, engine.pid, {}, kTimeoutMs));
-    engine.tuner.emplace(policy_options(subject.present.cache));
+void AutoTuning::attend(Tuned& tuned, const Now& now, JsonLog* log) {
+  if (!tuned.tuner) {
+    if (tuned.routing.tokens() < kTuneTokensLeast) return;
+    const TuneSubject subject = subject_of_stats(ask(tuned.engine, {}, kTimeoutMs));
+    tuned.tuner.emplace(policy_options(subject.present.cache));
     return;
   }
-  if (const auto act = engine.tuner->verdict()) return perform(engine, *act, now, log);
-  if (engine.tuner->wants_candidates() && !is_trying()) look(engine, now, log);
+  if (const auto act = tuned.tuner->verdict()) return perform(tuned, *act, now, log);
+  if (tuned.tuner->wants_candidates() && !is_trying()) look(tuned, now, log);
 }
 
 bool AutoTuning::is_trying() const {
@@ -104,37 +105,38 @@ bool AutoTuning::is_trying() const {
   });
 }
 
-void AutoTuning::look(Tuned& engine, const Now& now, JsonLog* log) {
-  TuneSubject subject = subject_of_stats(ask(folder_, engine.pid, {}, kTimeoutMs));
+void AutoTuning::look(Tuned& tuned, const Now& now, JsonLog* log) {
+  TuneSubject subject = subject_of_stats(ask(tuned.engine, {}, kTimeoutMs));
   const PolicyOptions present = policy_options(subject.present.cache);
-  if (present != engine.tuner->present()) return engine.tuner->reset(present);
-  subject.trace = engine.routing.trace();
+  if (present != tuned.tuner->present()) return tuned.tuner->reset(present);
+  subject.trace = tuned.routing.trace();
   const TraceHeader& h = subject.trace.header;
   if (std::ssize(subject.expert_bytes) != h.layers) {
-    throw Error(fmt::format("process {} has not the layers that its ring says it has", engine.pid));
+    throw Error(
+        fmt::format("process {} has not the layers that its ring says it has", tuned.engine.pid));
   }
   std::vector<TuneRow> rows;
-  const TuneCosts costs = engine.routing.costs();
+  const TuneCosts costs = tuned.routing.costs();
   if (costs.miss_ms > 0) {  // else nothing can be gained
     const SlotPlan plan =
         plan_slots(subject.expert_bytes, h.experts, subject.present_budget_bytes, h.top_k);
     std::vector<TuneSetting> settings;
-    for (const PolicyOptions& candidate : engine.tuner->candidates()) {
+    for (const PolicyOptions& candidate : tuned.tuner->candidates()) {
       settings.push_back({candidate, plan.slot_bytes_total, slot_pools(plan)});
     }
     rows = tune(subject.trace, settings, costs, [](size_t) {});
   }
-  if (const auto act = engine.tuner->propose(rows)) perform(engine, *act, now, log);
+  if (const auto act = tuned.tuner->propose(rows)) perform(tuned, *act, now, log);
 }
 
-void AutoTuning::perform(Tuned& engine, const TuneAct& act, const Now& now, JsonLog* log) {
+void AutoTuning::perform(Tuned& tuned, const TuneAct& act, const Now& now, JsonLog* log) {
   // Only what the tuner believes to be there is replaced: what a user has set meanwhile is theirs.
-  const TuneSubject subject = subject_of_stats(ask(folder_, engine.pid, {}, kTimeoutMs));
+  const TuneSubject subject = subject_of_stats(ask(tuned.engine, {}, kTimeoutMs));
   const PolicyOptions has = policy_options(subject.present.cache);
   const bool is_keep = act.kind == TuneAct::Kind::kKeep;
-  if (has != (is_keep ? act.to : act.from)) return engine.tuner->reset(has);
+  if (has != (is_keep ? act.to : act.from)) return tuned.tuner->reset(has);
   if (!is_keep) {
-    change_engine(folder_, engine.pid, subject.present, with(subject.present, act.to), kTimeoutMs);
+    change_engine(tuned.engine, subject.present, with(subject.present, act.to), kTimeoutMs);
   }
   std::string gain = "not watched to its end";
   if (act.gain_ms) {
@@ -142,16 +144,16 @@ void AutoTuning::perform(Tuned& engine, const TuneAct& act, const Now& now, Json
                        act.kind == TuneAct::Kind::kTry ? "expected" : "measured", act.gain_ms->mean,
                        act.gain_ms->low(), act.gain_ms->high());
   }
-  fmt::print(stderr, "tune: process {}: {}: {} -> {}; {}\n", engine.pid, tune_act_name(act.kind),
-             name_of(act.from), name_of(act.to), gain);
-  if (log != nullptr) log->append(line_of(act, engine.pid, engine.model, now));
+  fmt::print(stderr, "tune: process {}: {}: {} -> {}; {}\n", tuned.engine.pid,
+             tune_act_name(act.kind), name_of(act.from), name_of(act.to), gain);
+  if (log != nullptr) log->append(line_of(act, tuned.engine.pid, tuned.model, now));
 }
 
 void AutoTuning::finish(const Now& now, JsonLog* log) {
-  for (auto& [path, engine] : engines_) {
-    if (!engine.tuner) continue;
+  for (auto& [path, tuned] : engines_) {
+    if (!tuned.tuner) continue;
     try {
-      if (const auto act = engine.tuner->abandon()) perform(engine, *act, now, log);
+      if (const auto act = tuned.tuner->abandon()) perform(tuned, *act, now, log);
     } catch (const Error& error) {
       fmt::print(stderr, "hotset: tune: {}\n", error.what());
     }

@@ -13,14 +13,12 @@
 #include "profiler/auto_tuner.h"
 #include "profiler/daemon.h"
 #include "profiler/live_routing.h"
+#include "tools/engine_client.h"
 
 namespace hotset {
 
 class AutoTuning {
  public:
-  // Engines' sockets are in `folder`.
-  explicit AutoTuning(std::string folder) : folder_(std::move(folder)) {}
-
   // After the daemon's tick, with the engines that it watches. `log` may be null.
   void tick(std::span<const std::unique_ptr<WatchedEngine>> engines, const Now& now, JsonLog* log);
   // Takes back what is being tried: nobody will be there to judge it.
@@ -28,19 +26,18 @@ class AutoTuning {
 
  private:
   struct Tuned {
-    int pid = 0;
+    EngineAddress engine;
     std::string model;
     LiveRouting routing;
     std::optional<AutoTuner> tuner;  // nothing: the engine has not been asked yet
     uint64_t ask_at_ns = 0;          // not before, after it did not answer
     bool is_on_card = false;         // has been told of: its routing is not known
   };
-  void attend(Tuned& engine, const Now& now, JsonLog* log);
-  void look(Tuned& engine, const Now& now, JsonLog* log);
+  void attend(Tuned& tuned, const Now& now, JsonLog* log);
+  void look(Tuned& tuned, const Now& now, JsonLog* log);
   bool is_trying() const;
-  void perform(Tuned& engine, const TuneAct& act, const Now& now, JsonLog* log);
+  void perform(Tuned& tuned, const TuneAct& act, const Now& now, JsonLog* log);
 
-  const std::string folder_;
   std::map<std::string, Tuned> engines_;  // by the ring's path
 };
 

@@ -47,8 +47,7 @@ void print_answer(const json& answer, ControlCommand command) {
 }
 
 void run_ctl(const CtlOptions& options) {
-  const std::string folder = runtime_folder();
-  const json answer = ask(folder, engine_pid(folder, options.pid), options.request);
+  const json answer = ask(find_engine(runtime_folders(), options.pid), options.request);
   if (options.json) {
     fmt::print("{}\n", answer.dump());
   } else {

@@ -82,7 +82,7 @@ void reload(const DaemonFlags& flags, Config& config, Daemon& daemon, std::uniqu
       tuning->finish(now(), log.get());
       tuning.reset();
     }
-    if (!tuning && wanted.tune.automatic) tuning.emplace(runtime_folder());
+    if (!tuning && wanted.tune.automatic) tuning.emplace();
     const auto fixed = keys_of_next_start(config.daemon, wanted.daemon);
     fmt::print(stderr, "settings read again{}{}\n",
                fixed.empty() ? "" : "; from the next start on: ", fmt::join(fixed, ", "));
@@ -100,10 +100,10 @@ void run_daemon(const DaemonFlags& flags) {
   Config config = config_of(flags);
   const sigset_t signals = blocked_signals();
   std::unique_ptr<JsonLog> log = open_log(config);
-  Daemon daemon(runtime_folder(), config.daemon.slow_factor);
+  Daemon daemon(runtime_folders(), config.daemon.slow_factor);
   const std::unique_ptr<HttpServer> server = serve(daemon, config);
   std::optional<AutoTuning> tuning;
-  if (config.tune.automatic) tuning.emplace(runtime_folder());
+  if (config.tune.automatic) tuning.emplace();
   std::vector<std::string> refused;
   while (true) {
     daemon.tick(now(), log.get());

@@ -46,7 +46,7 @@ struct TopFlags {
 };
 
 void run_top(const TopFlags& flags) {
-  Daemon daemon(runtime_folder(), kSlowFactor);
+  Daemon daemon(runtime_folders(), kSlowFactor);
   if (flags.once || flags.json || isatty(STDOUT_FILENO) == 0) {
     daemon.tick(now(), nullptr);
     fmt::print("{}", flags.json ? daemon.state() + "\n" : frame_of(daemon, now(), kPlainWidth, 0));

@@ -182,8 +182,8 @@ void run_tune(const TuneFlags& flags) {
   // The file first: what an engine runs with should be there to be read.
   if (!flags.output.empty()) write_policy(flags.output, candidates[best].config);
   if (flags.apply && best != 0) {
-    applied = change_engine(runtime_folder(), engine_pid(runtime_folder(), flags.from.pid),
-                            subject.present, candidates[best].config);
+    applied = change_engine(find_engine(runtime_folders(), flags.from.pid), subject.present,
+                            candidates[best].config);
   }
   if (flags.json) {
     nlohmann::ordered_json out = json_of(subject, rows, best);

@@ -42,10 +42,6 @@ class FileDescriptor {
   int fd_;
 };
 
-std::string path_of(const std::string& folder, int pid) {
-  return fmt::format("{}/{}.sock", folder, pid);
-}
-
 sockaddr_un address_of(const std::string& path) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
@@ -83,7 +79,11 @@ bool is_friend(int fd) {
 
 }  // namespace
 
-ControlSocket::ControlSocket(const std::string& folder) : path_(path_of(folder, getpid())) {
+std::string socket_path(const std::string& folder, int pid) {
+  return fmt::format("{}/{}.sock", folder, pid);
+}
+
+ControlSocket::ControlSocket(const std::string& folder) : path_(socket_path(folder, getpid())) {
   make_private_folder(folder);
   engines_in(folder);
   FileDescriptor socket(new_socket(path_));
@@ -156,6 +156,7 @@ bool ControlSocket::answer(Client& client, const Handler& handler) {
 
 std::vector<int> engines_in(const std::string& folder) {
   std::vector<int> pids;
+  if (!is_private_folder(folder)) return pids;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
     if (entry.path().extension() != ".sock") continue;
@@ -163,7 +164,7 @@ std::vector<int> engines_in(const std::string& folder) {
     int pid = 0;
     const auto [end, bad] = std::from_chars(stem.data(), stem.data() + stem.size(), pid);
     if (bad != std::errc() || end != stem.data() + stem.size() || pid <= 0) continue;
-    const std::string path = path_of(folder, pid);
+    const std::string path = socket_path(folder, pid);
     const FileDescriptor socket(new_socket(path));
     if (connects(socket.get(), path)) {
       pids.push_back(pid);
@@ -177,7 +178,7 @@ std::vector<int> engines_in(const std::string& folder) {
 
 std::string ask_engine(const std::string& folder, int pid, const ControlRequest& request,
                        int timeout_ms) {
-  const std::string path = path_of(folder, pid);
+  const std::string path = socket_path(folder, pid);
   const FileDescriptor socket(new_socket(path));
   const timeval timeout = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
   for (const int which : {SO_RCVTIMEO, SO_SNDTIMEO}) {

@@ -1,5 +1,5 @@
 // The two ends of an engine's control socket: a Unix socket PID.sock, for its user only, in the
-// folder of running engines (runtime_folder).
+// folder of its ring (runtime_folder).
 #pragma once
 
 #include <functional>
@@ -39,7 +39,9 @@ class ControlSocket {
   std::vector<Client> clients_;  // the oldest first
 };
 
-// The processes in `folder` that listen. Removes the sockets of those that have died.
+std::string socket_path(const std::string& folder, int pid);
+// The processes in `folder` that listen; none where it is not private. Removes the sockets of those
+// that have died.
 std::vector<int> engines_in(const std::string& folder);
 
 // The client's end: sends one request, returns the answer's line. Throws Error where there is none,

@@ -2,26 +2,45 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
+#include "cache/ring.h"
 #include "tools/control_socket.h"
 
 namespace hotset {
 
-int engine_pid(const std::string& folder, const std::optional<int>& asked) {
-  if (asked) return *asked;
-  const std::vector<int> pids = engines_in(folder);
-  if (pids.empty()) {
-    throw Error(folder + ": no engine is listening; hotset run, bench and eval do while they run");
+EngineAddress find_engine(std::span<const std::string> folders, const std::optional<int>& asked) {
+  const std::string where = fmt::format("{}", fmt::join(folders, ", "));
+  if (asked) {
+    for (const std::string& folder : folders) {
+      std::error_code error;
+      const std::string path = socket_path(folder, *asked);
+      if (is_private_folder(folder) && std::filesystem::exists(path, error))
+        return {folder, *asked};
+    }
+    throw Error(fmt::format("{}: process {} is no engine that listens", where, *asked));
   }
-  if (pids.size() > 1) {
+  std::vector<EngineAddress> found;
+  std::vector<int> pids;
+  for (const std::string& folder : folders) {
+    for (const int pid : engines_in(folder)) {
+      found.push_back({folder, pid});
+      pids.push_back(pid);
+    }
+  }
+  if (found.empty()) {
+    throw Error(where + ": no engine is listening; hotset run, bench and eval do while they run");
+  }
+  if (found.size() > 1) {
     throw ConfigError(fmt::format("found {} running engines, expected --pid with one of {}",
-                                  pids.size(), fmt::join(pids, ", ")));
+                                  found.size(), fmt::join(pids, ", ")));
   }
-  return pids.front();
+  return found.front();
 }
 
-nlohmann::ordered_json ask(const std::string& folder, int pid, const ControlRequest& request,
+nlohmann::ordered_json ask(const EngineAddress& engine, const ControlRequest& request,
                            int timeout_ms) {
-  const std::string line = ask_engine(folder, pid, request, timeout_ms);
+  const std::string line = ask_engine(engine.folder, engine.pid, request, timeout_ms);
   nlohmann::ordered_json answer = nlohmann::ordered_json::parse(line, nullptr, false);
   if (!answer.is_object() || !answer.contains("ok")) {
     throw Error("the engine answered \"" + line.substr(0, 100) + "\", expected a line of JSON");

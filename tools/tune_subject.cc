@@ -10,7 +10,6 @@
 #include "profiler/live_routing.h"
 #include "profiler/ring_reader.h"
 #include "tools/cache_folder.h"
-#include "tools/engine_client.h"
 #include "tools/miss_cost.h"
 #include "tools/model_options.h"
 #include "tools/progress.h"
@@ -66,16 +65,16 @@ void check_tokens(const RoutingTrace& trace, const std::string& name) {
 }
 
 // An engine's newest ring.
-std::unique_ptr<RingReader> ring_of(const std::string& folder, int pid) {
+std::unique_ptr<RingReader> ring_of(const EngineAddress& engine) {
   std::unique_ptr<RingReader> newest;
-  for (const std::string& path : find_rings(folder)) {
-    if (path.find(fmt::format("/{}-", pid)) == std::string::npos) continue;
+  for (const std::string& path : find_rings(engine.folder)) {
+    if (path.find(fmt::format("/{}-", engine.pid)) == std::string::npos) continue;
     auto reader = std::make_unique<RingReader>(path);
     if (reader->writer_is_alive()) newest = std::move(reader);
   }
   if (!newest) {
     throw Error(fmt::format("{}: process {} has no ring, expected one: profiler.ring is 0 there",
-                            folder, pid));
+                            engine.folder, engine.pid));
   }
   return newest;
 }
@@ -175,18 +174,17 @@ TuneSubject subject_of_engine(const TuneFrom& from) {
         "--live: the engine has its own model and settings: expected neither -m, "
         "--ram, --config nor --set");
   }
-  const std::string folder = runtime_folder();
-  const int pid = engine_pid(folder, from.pid);
-  const nlohmann::ordered_json stats = ask(folder, pid, {});
+  const EngineAddress engine = find_engine(runtime_folders(), from.pid);
+  const nlohmann::ordered_json stats = ask(engine, {});
   if (!stats.value("card", nlohmann::ordered_json()).is_null()) {
     throw Error(
         fmt::format("--live: process {} computes on a card, and its ring names only the experts "
                     "that the card lacked: expected an engine on the CPU; a trace has them all: "
                     "hotset run --trace F, then hotset simulate --trace F",
-                    pid));
+                    engine.pid));
   }
   TuneSubject subject = subject_of_stats(stats);
-  const std::unique_ptr<RingReader> ring = ring_of(folder, pid);
+  const std::unique_ptr<RingReader> ring = ring_of(engine);
   const int64_t tokens = from.tokens.value_or(kLiveTokens);
   LiveRouting routing(ring->header(), tokens);
   if (std::ssize(subject.expert_bytes) != ring->header().layers) {
@@ -195,7 +193,7 @@ TuneSubject subject_of_engine(const TuneFrom& from) {
   watch(routing, *ring, tokens, from.seconds);
   subject.trace = routing.trace();
   subject.trace.header.expert_bytes = subject.expert_bytes;
-  check_tokens(subject.trace, fmt::format("process {}, in {} s", pid, from.seconds));
+  check_tokens(subject.trace, fmt::format("process {}, in {} s", engine.pid, from.seconds));
   subject.costs = routing.costs();
   subject.costs_from = fmt::format("what misses cost this engine in {} tokens", routing.tokens());
   if (from.miss_ms) {
@@ -205,7 +203,7 @@ TuneSubject subject_of_engine(const TuneFrom& from) {
   return subject;
 }
 
-std::vector<std::string> change_engine(const std::string& folder, int pid, const Config& present,
+std::vector<std::string> change_engine(const EngineAddress& engine, const Config& present,
                                        const Config& wanted, int timeout_ms) {
   ControlRequest request;
   request.command = ControlCommand::kSet;
@@ -216,7 +214,7 @@ std::vector<std::string> change_engine(const std::string& folder, int pid, const
   if (wanted.cache.half_life != present.cache.half_life) {
     request.settings.push_back(fmt::format("cache.half_life={}", wanted.cache.half_life));
   }
-  return ask(folder, pid, request, timeout_ms).at("changed").get<std::vector<std::string>>();
+  return ask(engine, request, timeout_ms).at("changed").get<std::vector<std::string>>();
 }
 
 }  // namespace hotset

@@ -9,6 +9,7 @@
 
 #include "profiler/tune.h"
 #include "tools/config.h"
+#include "tools/engine_client.h"
 
 namespace hotset {
 
@@ -46,7 +47,7 @@ TuneSubject subject_of_stats(const nlohmann::ordered_json& stats);
 
 // Gives an engine those of the tuned settings that differ: it keeps what is resident, and what it
 // has learned. Returns the keys that it says have changed.
-std::vector<std::string> change_engine(const std::string& folder, int pid, const Config& present,
+std::vector<std::string> change_engine(const EngineAddress& engine, const Config& present,
                                        const Config& wanted, int timeout_ms = 0);
 
 }  // namespace hotset

@@ -44,14 +44,14 @@ class DaemonTest : public testing::Test {
   std::string log_path() const { return folder.path() + "/log.jsonl"; }
 
   RingFolder folder;
-  Daemon daemon{folder.path(), 2};
+  Daemon daemon{{folder.path()}, 2};
 };
 
 TEST_F(DaemonTest, CountsAreTheEnginesOwn) {
   for (const int64_t budget : {INT64_MAX, int64_t{2} << 20}) {
     const auto engine = demo(budget);
     decode(*engine, 40);
-    Daemon fresh(folder.path(), 2);
+    Daemon fresh({folder.path()}, 2);
     fresh.tick(now(), nullptr);
     ASSERT_EQ(fresh.engines().size(), 1U);
     const Statistics& seen = fresh.engines()[0]->statistics;
@@ -234,6 +234,26 @@ TEST_F(DaemonTest, AForeignRingIsRefusedAndNamedAndTheOthersAreWatched) {
   daemon.tick(now(), nullptr);
   EXPECT_EQ(daemon.engines().size(), 1U);
   EXPECT_EQ(daemon.refused().size(), 2U);
+}
+
+// Started within a session, and without one.
+TEST_F(DaemonTest, EnginesInSeveralFoldersAreWatchedAndNobodyElses) {
+  ASSERT_TRUE(std::filesystem::create_directory(folder.path()));
+  const auto place = [&](const char* name) { return folder.path() + "/" + name; };
+  auto within = std::make_unique<Ring>(place("within"), small_header(), 256, 2);
+  const Ring without(place("without"), small_header(), 256, 2);
+  const Ring open(place("open"), small_header(), 256, 2);
+  std::filesystem::permissions(place("open"), std::filesystem::perms::all);
+  Daemon both({place("within"), place("missing"), place("without"), place("open")}, 2);
+  const auto paths = [&] {
+    both.tick(now(), nullptr);
+    std::vector<std::string> found;
+    for (const auto& engine : both.engines()) found.push_back(engine->reader.path());
+    return found;
+  };
+  EXPECT_THAT(paths(), testing::ElementsAre(within->path(), without.path()));
+  within.reset();
+  EXPECT_THAT(paths(), testing::ElementsAre(without.path()));
 }
 
 TEST_F(DaemonTest, AFullDiskCostsLinesAndNothingElse) {

@@ -72,7 +72,7 @@ class ExportersTest : public testing::Test {
     return lines_of(folder.path() + "/log").back();
   }
   RingFolder folder;
-  Daemon daemon{folder.path(), 2};
+  Daemon daemon{{folder.path()}, 2};
 };
 
 TEST_F(ExportersTest, EveryMetricIsWhatItsRecordsSay) {

@@ -32,7 +32,7 @@ class SlowTokenTest : public testing::Test {
   }
   RingFolder folder;
   Ring ring{folder.path(), small_header(), 4096, 2};
-  Daemon daemon{folder.path(), 2};
+  Daemon daemon{{folder.path()}, 2};
   Script script;
   int64_t position = 0;
 };

@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "kernels/check.h"
+#include "tools/engine_client.h"
 
 namespace hotset {
 namespace {
@@ -155,6 +156,26 @@ TEST_F(ControlSocketTest, WhoDoesNotAnswerInTimeIsAnError) {
   socket_ = std::make_unique<ControlSocket>(folder_);  // and nobody serves
   EXPECT_THROW(ask_engine(folder_, getpid(), {}, 100), Error);
   socket_.reset();
+}
+
+TEST_F(ControlSocketTest, AnEngineIsFoundInWhicheverFolderItIs) {
+  const std::vector<std::string> folders = {parent_ + "/session", folder_};
+  EXPECT_THROW(find_engine(folders, {}), Error);
+  socket_ = std::make_unique<ControlSocket>(folder_);
+  for (const std::optional<int>& asked : {std::optional<int>(), std::optional(getpid())}) {
+    const EngineAddress found = find_engine(folders, asked);
+    EXPECT_EQ(found.folder, folder_);
+    EXPECT_EQ(found.pid, getpid());
+  }
+  const ControlSocket other(folders[0]);
+  EXPECT_THROW(find_engine(folders, {}), ConfigError) << "there are two";
+}
+
+TEST_F(ControlSocketTest, AFolderThatOthersMayWriteIntoHasNoEngines) {
+  socket_ = std::make_unique<ControlSocket>(folder_);
+  ASSERT_EQ(chmod(folder_.c_str(), 0770), 0);
+  EXPECT_EQ(engines_in(folder_), std::vector<int>{});
+  EXPECT_THROW(find_engine({{folder_}}, getpid()), Error);
 }
 
 TEST_F(ControlSocketTest, AnotherUserIsNotAnsweredWhateverTheModesSay) {

@@ -99,7 +99,7 @@ TEST_F(CtlTest, WhatCannotBeChangedIsRefusedAndNothingIsChanged) {
   refuses("set raam=10%", 2, "nearest known one is ram");
   refuses("set ram=lots", 2, "expected a size");
   refuses("set ram=9000GiB memory.headroom=100%", 1, "does not fit");
-  refuses("--pid 999999999 stats", 1, "no engine answers");
+  refuses("--pid 999999999 stats", 1, "process 999999999 is no engine that listens");
   EXPECT_EQ(stats()["experts"]["slot_bytes"], before["slot_bytes"]);
   EXPECT_EQ(ctl("set ram=50%").out, "nothing to change\n");
 }

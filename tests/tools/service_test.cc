@@ -86,6 +86,38 @@ TEST_F(ServiceTest, NothingKeepsItFromRingsOrKeepsItsReadersAway) {
   EXPECT_EQ(values("WantedBy"), std::vector<std::string>{"default.target"});  // of a user's manager
 }
 
+// The daemon has its user's XDG_RUNTIME_DIR, what cron starts has none. Both folders are made new,
+// in a mount namespace, where nobody else's engines are.
+TEST_F(ServiceTest, EnginesWithinASessionAndWithoutOneAreSeenFromBothSides) {
+  if (shell("unshare --map-root-user --mount mount -t tmpfs tmpfs /run 2> /dev/null") != 0) {
+    GTEST_SKIP() << "needs user namespaces: unshare --map-root-user --mount";
+  }
+  std::ofstream(path("script")) << "hotset=" << HOTSET_BINARY << " model=" << kDemo << R"(
+    set -e
+    mount -t tmpfs tmpfs /run
+    mount -t tmpfs tmpfs /dev/shm
+    mkdir -m 700 -p /run/user/0
+    within=XDG_RUNTIME_DIR=/run/user/0 without="-u XDG_RUNTIME_DIR" engines=""
+    trap 'kill $engines' EXIT
+    for place in "$within" "$without"; do
+      env $place $hotset bench -m $model --threads 1 -n 4000 -r 1000 > /dev/null 2>&1 < /dev/null &
+      engines="$engines $!"
+    done
+    for place in "$within" "$without"; do
+      for pid in $engines; do
+        n=0
+        until env $place $hotset ctl --pid $pid stats; do
+          n=$((n + 1)); test $n -lt 600; sleep 0.1
+        done
+        env $place $hotset top --json | grep "\"pid\":$pid,"
+      done
+    done
+  )";
+  const std::string said = " > " + path("said") + " 2>&1";
+  EXPECT_EQ(shell("unshare --map-root-user --mount sh " + path("script") + said), 0)
+      << content(path("said"));
+}
+
 TEST_F(ServiceTest, SystemdUnderstandsEveryLine) {
   if (shell("command -v systemd-analyze > /dev/null 2>&1") != 0) {
     GTEST_SKIP() << "needs Debian's package systemd: systemd-analyze";
