@@ -48,6 +48,7 @@ void LiveRouting::absorb(std::span<const Record> records,
     if (record.type == RecordType::kPicks) add_picks(record);
     if (record.type == RecordType::kRange) add_wait(record);
     if (record.type == RecordType::kLayer) end_layer(record);
+    if (record.type == RecordType::kCard) is_open_ = false;  // of its hits nobody says who they are
     if (record.type == RecordType::kStepEnd) end_step(record, on_token);
   }
 }

@@ -5,7 +5,7 @@
 // A record of picks has those of one source, resident or not, in the router's order (or, for reads,
 // as they landed): the ranks of a layer's picks are put together from that, evenly, which is right
 // in the mean. Prompts have no rows in the ring and are left out, as are tokens of which records
-// were lost.
+// were lost, and those of a card, whose ring names only the experts that the card lacked.
 #pragma once
 
 #include <cstdint>

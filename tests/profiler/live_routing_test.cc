@@ -128,6 +128,19 @@ TEST(LiveRoutingTest, WhatIsNotWholeOrNotOneRowIsLeftOut) {
   EXPECT_EQ(routing_of(script).tokens(), 1);
 }
 
+TEST(LiveRoutingTest, ATokenOfACardIsLeftOutEvenWhereTheCardHadNobody) {
+  Script script;
+  add_token(script, 0, 10, 0);
+  script.records.insert(script.records.end() - 1, script.records.back());
+  Record& card = script.records.end()[-2];
+  card.type = RecordType::kCard;
+  card.set(CardRecord{0, 16, 4096, 0});
+  add_token(script, 1, 20, 0);
+  const LiveRouting routing = routing_of(script);
+  ASSERT_EQ(routing.tokens(), 1);
+  EXPECT_EQ(routing.trace().ids[0], 20);
+}
+
 TEST(LiveRoutingTest, ItKeepsTheLastTokens) {
   Script script;
   for (int t = 0; t < 30; ++t) add_token(script, t, static_cast<uint16_t>(t), 4);
