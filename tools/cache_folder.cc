@@ -1,5 +1,6 @@
 #include "tools/cache_folder.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -10,11 +11,12 @@ namespace {
 
 std::optional<std::string> named_runtime_folder() {
   const char* named = std::getenv("XDG_RUNTIME_DIR");
-  std::error_code error;  // it may be that of a session which has ended
-  if (named == nullptr || named[0] != '/' || !std::filesystem::is_directory(named, error)) {
-    return std::nullopt;
-  }
-  return named;
+  if (named == nullptr || named[0] != '/') return std::nullopt;
+  // It may be that of a session which has ended, or, after su, of another user.
+  struct stat status {};
+  const bool is_ours =
+      stat(named, &status) == 0 && S_ISDIR(status.st_mode) && status.st_uid == geteuid();
+  return is_ours ? std::optional<std::string>(named) : std::nullopt;
 }
 
 std::string folder_without_session() {

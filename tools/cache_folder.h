@@ -12,8 +12,8 @@ namespace hotset {
 // Nothing where the environment names neither.
 std::optional<std::string> cache_folder();
 
-// Where an engine of this process has its ring and socket, on tmpfs: $XDG_RUNTIME_DIR/hotset, else
-// /dev/shm/hotset-UID. It need not exist (make_private_folder).
+// Where an engine of this process has its ring and socket, on tmpfs: $XDG_RUNTIME_DIR/hotset, where
+// that is this user's, else /dev/shm/hotset-UID. It need not exist (make_private_folder).
 std::string runtime_folder();
 // Where all running engines of this user have theirs. Some are started within the user's session,
 // others are not (cron, su, ssh), and who watches may be either: so both the session's folder and

@@ -18,6 +18,11 @@ class RuntimeFoldersTest : public testing::Test {
   static void name(const std::string& folder) {
     ASSERT_EQ(setenv("XDG_RUNTIME_DIR", folder.c_str(), 1), 0);
   }
+  static std::string make_folder() {
+    std::string name = fs::path(testing::TempDir()) / "runtimeXXXXXX";
+    EXPECT_NE(mkdtemp(name.data()), nullptr);
+    return name;
+  }
   const std::string session_ = "/run/user/" + std::to_string(geteuid()) + "/hotset",
                     shared_ = "/dev/shm/hotset-" + std::to_string(geteuid());
 };
@@ -31,10 +36,25 @@ TEST_F(RuntimeFoldersTest, WithoutASessionTheSessionsFolderIsLookedIntoAsWell) {
   EXPECT_THAT(runtime_folders(), ElementsAre(session_, shared_));
 }
 
+// As su leaves it: what root made in there would keep that user's own engines out.
+TEST_F(RuntimeFoldersTest, AFolderOfAnotherUserIsNone) {
+  std::string foreign = "/";
+  if (geteuid() == 0) {
+    foreign = make_folder();
+    ASSERT_EQ(chown(foreign.c_str(), 65534, 65534), 0);
+  }
+  name(foreign);
+  EXPECT_EQ(runtime_folder(), shared_);
+  EXPECT_THAT(runtime_folders(), ElementsAre(session_, shared_));
+  if (foreign != "/") fs::remove(foreign);
+}
+
 TEST_F(RuntimeFoldersTest, APlaceOfOnesOwnIsTheOnlyOne) {
-  name(testing::TempDir());
-  EXPECT_THAT(runtime_folders(), ElementsAre(runtime_folder()));
-  EXPECT_EQ(runtime_folder(), testing::TempDir() + "/hotset");
+  const std::string own = make_folder();
+  name(own);
+  EXPECT_EQ(runtime_folder(), own + "/hotset");
+  EXPECT_THAT(runtime_folders(), ElementsAre(own + "/hotset"));
+  fs::remove(own);
 }
 
 }  // namespace

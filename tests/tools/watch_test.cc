@@ -51,7 +51,8 @@ TEST_F(WatchTest, ATimelineWithoutRecordsIsRefused) {
 }
 
 TEST_F(WatchTest, ARunWithoutAPlaceForItsRingAnswersAllTheSame) {
-  const Result result = hotset("run -m " + kDemo + " -p Hi -n 2 --json", "XDG_RUNTIME_DIR=/proc");
+  std::ofstream(path("hotset")) << "no folder";
+  const Result result = hotset("run -m " + kDemo + " -p Hi -n 2 --json", here());
   EXPECT_EQ(result.exit_code, 0);
   EXPECT_THAT(result.err, HasSubstr("cannot be watched"));
 }
