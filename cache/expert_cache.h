@@ -119,8 +119,6 @@ class ExpertCache {
   // wait for the release.
   const std::byte* hold_resident(ExpertId id);
   void release_resident(ExpertId id);
-  // Copies a resident expert to `to`. False: it is not resident. Any thread.
-  bool copy_resident(ExpertId id, std::byte* to);
 
   Residency residency(ExpertId id) const;
   bool is_resident(ExpertId id) const { return residency(id) == Residency::kResident; }

@@ -2,7 +2,6 @@
 // all totals (see expert_cache.h).
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <numeric>
 
 #include "cache/expert_cache.h"
@@ -125,14 +124,6 @@ void ExpertCache::release_resident(ExpertId id) {
   SlotPool& slots = size_class(id.layer).slots;
   slots.end_reading(slot);
   if (--readers_ == 0) turn_.notify_all();
-}
-
-bool ExpertCache::copy_resident(ExpertId id, std::byte* to) {
-  const std::byte* const bytes = hold_resident(id);
-  if (bytes == nullptr) return false;
-  std::memcpy(to, bytes, static_cast<size_t>(size_class(id.layer).slots.slot_bytes()));
-  release_resident(id);
-  return true;
 }
 
 void ExpertCache::resize(SlotPlan plan) {

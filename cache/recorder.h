@@ -97,7 +97,7 @@ class Recorder {
   }
   // An expert has been read into a slot's place, which took `duration_ns` in all.
   void read(TransferCause cause, ExpertId id, int64_t bytes, int64_t duration_ns);
-  // ... has been copied to the card.
+  // ... has been copied to the card, which the host saw so long after it began.
   void copied(TransferCause cause, ExpertId id, int64_t bytes, int64_t duration_ns);
   void admit(ExpertId id, SlotId slot, int64_t bytes);
   void evict(ExpertId id, SlotId slot, int64_t bytes);

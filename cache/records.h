@@ -42,7 +42,7 @@ enum class RangeName : uint8_t {
   kFillWait,  // ... for reads that others had begun
   kCardWait,  // ... for the card, and for the misses that the host computes for it
   kRead,      // one expert from the file into a slot, on the thread that reads
-  kCopy,      // ... from host memory to the card
+  kCopy,      // experts from host memory to the card, on the thread that puts them on their way
 };
 inline constexpr int kRangeNames = 12;
 constexpr const char* range_name(RangeName name) {
@@ -66,10 +66,17 @@ constexpr const char* pick_source_name(PickSource source) {
   return kNames[static_cast<int>(source)];
 }
 
-enum class TransferCause : uint8_t { kMiss, kFill, kPrefetch, kAdmission };
-inline constexpr int kTransferCauses = 4;
+enum class TransferCause : uint8_t {
+  kMiss,
+  kFill,
+  kPrefetch,
+  kAdmission,
+  kPrompt,  // for a prompt's layer alone: into no slot
+};
+inline constexpr int kTransferCauses = 5;
 constexpr const char* transfer_cause_name(TransferCause cause) {
-  constexpr const char* kNames[kTransferCauses] = {"miss", "fill", "prefetch", "admission"};
+  constexpr const char* kNames[kTransferCauses] = {"miss", "fill", "prefetch", "admission",
+                                                   "prompt"};
   return kNames[static_cast<int>(cause)];
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <utility>
 
 namespace hotset {
@@ -101,11 +102,15 @@ void CardCopier::end_burst() {
 void CardCopier::start(const CardCopy& copy, Staging& staging) {
   staging.begin_ns = now_ns();
   if (burst_copies_ == 0) burst_begin_ns_ = staging.begin_ns;
-  if (!cache_.copy_resident(copy.id, staging.memory.data())) return tier_.abandoned(copy);
+  const std::byte* const resident = cache_.hold_resident(copy.id);
+  if (resident == nullptr) return tier_.abandoned(copy);
+  const int64_t bytes = tier_.slot_bytes(tier_.class_of(copy.id.layer));
+  const auto range = recorder_.range(RangeName::kCopy, copy.id.layer, 1, bytes);
+  std::memcpy(staging.memory.data(), resident, static_cast<size_t>(bytes));
+  cache_.release_resident(copy.id);
   staging.copy = copy;
   staging.is_busy = true;
   ++burst_copies_;
-  const int64_t bytes = tier_.slot_bytes(tier_.class_of(copy.id.layer));
   card_.copy(stream_, slot_address_(copy), staging.memory.data(), bytes);
   card_.record(staging.copied, stream_);
 }

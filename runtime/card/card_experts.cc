@@ -65,8 +65,8 @@ CardExperts::CardExperts(const ModelConfig& c, CardRuntime& card, const CardKern
       prompt_(
           {prompt_list_next_, static_cast<size_t>(PromptPlan::list_max(rows_max_ * k_, experts_))},
           {prompt_table_next_, static_cast<size_t>(experts_)}),
-      ring_(card, stream, cache, static_cast<int32_t>(experts_), largest_slot(options.slots),
-            options.prompts),
+      ring_(card, stream, cache, recorder, static_cast<int32_t>(experts_),
+            largest_slot(options.slots), options.prompts),
       best_rank_(experts_) {
   const int64_t pairs = rows_max_ * k_, inner = c.moe_intermediate_size;
   for (const SlotPlan::Class& size_class : options.slots.classes) {
@@ -214,6 +214,7 @@ void CardExperts::plan_prompt(int32_t layer, const Routing& routing) {
   const int64_t pairs = routing.rows * k_;
   card_.copy(stream_, picks, routing.experts, pairs * static_cast<int64_t>(sizeof *picks));
   card_.synchronise(stream_);
+  ring_.tell_watchers();
   prompt_.make(
       {picks, static_cast<size_t>(pairs)},
       tier_.table().subspan(static_cast<size_t>(layer * experts_), static_cast<size_t>(experts_)),
@@ -309,6 +310,7 @@ void CardExperts::finish_step() {
         layer, errors_seen_->expired_sequence, static_cast<double>(wait_ns_) * 1e-9));
   }
   if (errors_seen_->not_finite != 0) throw_not_finite();
+  ring_.tell_watchers();
   tell_tier();
   tier_.end_step();
 }

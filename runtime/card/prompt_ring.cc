@@ -15,11 +15,12 @@ constexpr int32_t kPart = 4;
 
 }  // namespace
 
-PromptRing::PromptRing(CardRuntime& card, CardStream steps, ExpertCache& cache,
+PromptRing::PromptRing(CardRuntime& card, CardStream steps, ExpertCache& cache, Recorder& recorder,
                        int32_t experts_per_layer, int64_t slot_bytes, const PromptOptions& options)
     : card_(card),
       steps_(steps),
       cache_(cache),
+      recorder_(recorder),
       slot_bytes_(slot_bytes),
       part_(std::min({kPart, options.ring, experts_per_layer})),
       parts_(part_ == 0 ? 0 : std::min(options.ring, experts_per_layer) / part_),
@@ -28,7 +29,9 @@ PromptRing::PromptRing(CardRuntime& card, CardStream steps, ExpertCache& cache,
               "a ring for prompts"),
       stream_(card) {
   for (int32_t i = 0; i < parts_; ++i) used_.emplace_back(card);
-  for (int i = 0; i < 2 && parts_ > 0; ++i) stagings_.emplace_back(card, part_ * slot_bytes);
+  for (int i = 0; i < 2 && parts_ > 0; ++i) {
+    stagings_.emplace_back(card, part_ * slot_bytes).holds.reserve(part_);
+  }
   held_.reserve(experts_per_layer);
 }
 
@@ -53,22 +56,46 @@ void PromptRing::cancel() noexcept {
   for (; released_ < held_.size(); ++released_) cache_.release_resident(held_[released_].id);
   held_.clear();
   released_ = 0;
+  for (Staging& staging : stagings_) staging.holds.clear();
 }
 
-void PromptRing::stage(std::span<const Held> part, std::byte* to, int64_t bytes) {
-  for (const Held& held : part) {
-    std::memcpy(to, held.bytes, static_cast<size_t>(bytes));
-    to += bytes;
-    cache_.release_resident(held.id);
+void PromptRing::start(std::span<const Held> part, Staging& staging, std::byte* to, CardEvent used,
+                       int64_t bytes) {
+  const auto range = recorder_.range(RangeName::kCopy, part[0].id.layer, std::ssize(part),
+                                     std::ssize(part) * bytes);
+  staging.begin = Clock::now();
+  staging.bytes = bytes;
+  std::byte* const staged = staging.memory.data();
+  for (size_t i = 0; i < part.size(); ++i) {
+    std::memcpy(staged + static_cast<int64_t>(i) * bytes, part[i].bytes,
+                static_cast<size_t>(bytes));
+    cache_.release_resident(part[i].id);
     ++released_;
+    staging.holds.push_back(part[i].id);
   }
+  card_.wait(stream_.stream, used);
+  for (int64_t i = 0; i < std::ssize(part); ++i) {
+    card_.copy(stream_.stream, to + i * slot_bytes_, staged + i * bytes, bytes);
+  }
+  card_.record(staging.copied.event, stream_.stream);
+}
+
+void PromptRing::tell_watchers(Staging& staging) {
+  const int64_t ns = (Clock::now() - staging.begin) / std::chrono::nanoseconds(1);
+  for (const ExpertId id : staging.holds) {
+    recorder_.copied(TransferCause::kPrompt, id, staging.bytes, ns);
+  }
+  staging.holds.clear();
+}
+
+void PromptRing::tell_watchers() {
+  for (Staging& staging : stagings_) tell_watchers(staging);
 }
 
 // Where the third part finds a staging buffer free the first one's copies have completed, and so on
 // behind it: that is what the copies' time is taken from, while the CPU computes beside them.
 void PromptRing::run(int64_t bytes, std::span<const PromptPlan::Copied> copied,
                      const Compute& compute) {
-  using Clock = std::chrono::steady_clock;
   const Clock::time_point begin = Clock::now();
   int64_t completed = 0;
   std::chrono::duration<double> seconds{0};
@@ -79,18 +106,12 @@ void PromptRing::run(int64_t bytes, std::span<const PromptPlan::Copied> copied,
       const CardEvent used = used_[number % parts_].event;
       std::byte* const to = data() + number % parts_ * part_ * slot_bytes_;
       card_.synchronise(staging.copied.event);
+      tell_watchers(staging);
       if (number >= 2) {
         completed += part_;
         seconds = Clock::now() - begin;
       }
-      stage(std::span(held_).subspan(first, count), staging.memory.data(), bytes);
-      card_.wait(stream_.stream, used);
-      for (size_t i = 0; i < count; ++i) {
-        const auto at = static_cast<int64_t>(i);
-        card_.copy(stream_.stream, to + at * slot_bytes_, staging.memory.data() + at * bytes,
-                   bytes);
-      }
-      card_.record(staging.copied.event, stream_.stream);
+      start(std::span(held_).subspan(first, count), staging, to, used, bytes);
       card_.wait(steps_, staging.copied.event);
       compute(copied[first].begin, copied[first + count - 1].end);
       card_.record(used, steps_);
@@ -102,7 +123,8 @@ void PromptRing::run(int64_t bytes, std::span<const PromptPlan::Copied> copied,
     failure_ = error.what();
     throw;
   }
-  cancel();
+  held_.clear();
+  released_ = 0;
   const std::lock_guard lock(mutex_);
   price_.add_copies(completed, seconds.count());
   stats_.copied += std::ssize(copied);

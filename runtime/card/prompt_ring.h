@@ -11,7 +11,7 @@
 // Nothing here waits for the CPU's misses, so holding experts blocks nobody for ever.
 #pragma once
 
-#include <array>
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -23,6 +23,7 @@
 #include "cache/admission_price.h"
 #include "cache/expert_cache.h"
 #include "cache/prompt_plan.h"
+#include "cache/recorder.h"
 #include "kernels/cuda/card_runtime.h"
 #include "runtime/card/prompt_stats.h"
 
@@ -35,8 +36,8 @@ class PromptRing {
   using Compute = std::function<void(int64_t begin, int64_t end)>;
 
   // slot_bytes: of the largest expert.
-  PromptRing(CardRuntime& card, CardStream steps, ExpertCache& cache, int32_t experts_per_layer,
-             int64_t slot_bytes, const PromptOptions& options);
+  PromptRing(CardRuntime& card, CardStream steps, ExpertCache& cache, Recorder& recorder,
+             int32_t experts_per_layer, int64_t slot_bytes, const PromptOptions& options);
 
   // Slots that plans may name; 0 where it has none, or a copy has failed.
   int32_t slots() const;
@@ -50,6 +51,9 @@ class PromptRing {
   // A copy that fails is a CardError, after which the ring has no slots.
   void run(int64_t bytes, std::span<const PromptPlan::Copied> copied, const Compute& compute);
   void cancel() noexcept;  // at any point; nothing if nobody is held
+  // The copies so far have completed, since the steps' stream has been waited for: watchers hear of
+  // those that they do not know of.
+  void tell_watchers();
 
   // The CPU has computed so many experts with so many rows together.
   void add_computed(int64_t experts, int64_t rows, double seconds);
@@ -59,6 +63,7 @@ class PromptRing {
   std::string take_failure();  // once, why the ring has no slots any more, if a copy has failed
 
  private:
+  using Clock = std::chrono::steady_clock;
   struct Held {
     ExpertId id;
     const std::byte* bytes;
@@ -66,14 +71,20 @@ class PromptRing {
   struct Staging {
     CardMemory memory;
     OwnEvent copied;
+    std::vector<ExpertId> holds;  // whose copies nobody has been told of
+    int64_t bytes = 0;            // of each
+    Clock::time_point begin;
     Staging(CardRuntime& card, int64_t bytes)
         : memory(card, CardMemory::Place::kPinned, bytes, "staging for prompts"), copied(card) {}
   };
-  void stage(std::span<const Held> part, std::byte* to, int64_t bytes);
+  void start(std::span<const Held> part, Staging& staging, std::byte* to, CardEvent used,
+             int64_t bytes);
+  void tell_watchers(Staging& staging);
 
   CardRuntime& card_;
   const CardStream steps_;
   ExpertCache& cache_;
+  Recorder& recorder_;
   const int64_t slot_bytes_;
   const int32_t part_;  // slots that go together
   const int32_t parts_;
