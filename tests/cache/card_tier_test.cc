@@ -256,6 +256,36 @@ TEST_F(CardTierTest, WhatWasLearnedBeforeFillsTheSlotsBestFirst) {
   tier_->verify();
 }
 
+TEST_F(CardTierTest, WhoAFillBringsBeforeTheStepEndsIsNotGivenASecondSlot) {
+  for (const int64_t slots : {4, 2}) {  // another one is free, or would be taken from somebody
+    use(slots, PolicyKind::kLru, 4, 0);
+    begin_step();
+    use_picks(0, {9});
+    tier_->end_step();
+    take_copy();
+    end_copy(0, true);
+    begin_step();
+    use_picks(0, {5});
+    std::vector<float> scores(kLayers * kExperts);
+    scores[5] = 1;
+    tier_->restore_scores(scores);
+    take_copy();  // the fill, beside the step that has missed it
+    ASSERT_EQ(under_way_.size(), 1U);
+    EXPECT_TRUE(under_way_[0].is_fill);
+    tier_->end_step();
+    tier_->verify();
+    take_copy();
+    EXPECT_EQ(under_way_.size(), 1U) << "the same expert for another slot";
+    while (!under_way_.empty()) end_copy(0, true);
+    begin_step();
+    EXPECT_EQ(table_.size(), 2U);
+    EXPECT_EQ(tier_->stats().evictions, 0);
+    read_all();
+    tier_->end_step();
+    tier_->verify();
+  }
+}
+
 TEST_F(CardTierTest, WhoWaitsForACopyLooksAgainForAFillThatCouldNotBeHad) {
   using namespace std::chrono_literals;
   use(1, PolicyKind::kScore, 4, 0);
