@@ -59,7 +59,7 @@ CardChoice choose_card(const Config& config, const MemoryPlan& host) {
     choice.notice = "device: " + choice.card->name();
   }
   try {
-    const int32_t ring = PromptOptions().ring;
+    const int32_t ring = config.prompt.ring;
     choice.room = room_on(config.vram, host, choice.card->memory_info().free_bytes, ring);
     const int64_t slots = std::min(choice.room.expert_bytes, choice.room.with_kv_bytes - host.kv);
     choice.ring = slots < host.experts.expert_bytes_total ? ring : 0;

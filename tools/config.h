@@ -57,6 +57,7 @@ struct KvConfig {
 
 struct PromptConfig {
   int32_t chunk = 512;
+  int32_t ring = 64;
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
@@ -64,6 +65,11 @@ struct PromptConfig {
           About{.text = "tokens of a prompt that go through together where the model is resident",
                 .least = 1,
                 .most = 1 << 16});
+    field("ring", self.ring,
+          About{.text = "experts in a card's memory that a prompt copies what has no slot into; 0: "
+                        "nothing is copied, the CPU computes it",
+                .least = 0,
+                .most = 1 << 12});
   }
 };
 

@@ -47,6 +47,24 @@ TEST_F(CardCliTest, LogitsHaveTheCpusBitsForEveryNumberOfSlots) {
   }
 }
 
+TEST_F(CardCliTest, APromptsRingHasTheSizeThatIsAskedForOrThereIsNone) {
+  const std::string run = "eval --json -m " + kDemo + " --file " + text() +
+                          " --device emulated --vram 10% --set prompt.ring=";
+  const json with = hotset_json(run + "64"), without = hotset_json(run + "0");
+  EXPECT_GT(with["card"]["prompt_experts_copied"], 0);
+  EXPECT_EQ(without["card"]["prompt_experts_copied"], 0);
+  EXPECT_GT(without["card"]["prompt_experts_computed_by_cpu"], 0);
+  EXPECT_EQ(with["perplexity"], without["perplexity"]);
+  const auto prompts = [&](const std::string& ring) {
+    const Result answer =
+        hotset("run -m " + kDemo + " -p 'The cat' -n 1 --device emulated --vram " +
+               "10% --set prompt.ring=" + ring);
+    return answer.err.substr(answer.err.rfind("prompts "), 12);
+  };
+  EXPECT_EQ(prompts("0"), "prompts 0 B;");
+  EXPECT_NE(prompts("1"), prompts("2"));
+}
+
 TEST_F(CardCliTest, AnAnswerSaysWhatComputedIt) {
   const std::string run = "run -m " + kDemo + " -p 'The cat' -n 8 --temp 0 ";
   const Result on_cpu = hotset(run + "--device cpu"), emulated = hotset(run + "--device emulated");

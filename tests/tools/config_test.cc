@@ -153,6 +153,7 @@ TEST(ConfigTest, ValuesOutOfRangeAreRefused) {
   EXPECT_THAT(set_error("kv.type=f64"), HasSubstr("f16, f32"));
   EXPECT_THAT(set_error("ram=lots"), HasSubstr("16GiB"));
   EXPECT_THAT(set_error("prompt.chunk=0"), HasSubstr("expected 1 to"));
+  EXPECT_THAT(set_error("prompt.ring=-1"), HasSubstr("expected 0 to"));
   EXPECT_THAT(set_error("cache.policy=clock"), HasSubstr("score, lru, lfu, static"));
   for (const char* wrong : {"nan", "2000000", "-4", "auto"}) {
     EXPECT_THAT(set_error(std::string("cache.half_life=") + wrong), HasSubstr("expected"));
