@@ -23,7 +23,7 @@ namespace hotset {
 
 struct PromptOptions {
   // Experts in the ring (design: 64 experts of 1.77 MB keep a copy engine busy while others are
-  // computed). 0: nothing is copied, the CPU computes what has no slot.
+  // computed), where not all have a slot. 0: nothing is copied, the CPU computes what has none.
   int32_t ring = 64;
   std::optional<double> break_even = {};  // none: measured
 };

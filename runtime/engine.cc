@@ -374,6 +374,10 @@ int64_t Engine::card_shared_bytes() const {
   return state_->card_device->shared_bytes();
 }
 
+int64_t Engine::card_ring_bytes() const {
+  return state_->card_device->ring_bytes();
+}
+
 SlotPlan Engine::plan_experts(int64_t budget_bytes) const {
   return state_->plan_experts(budget_bytes);
 }

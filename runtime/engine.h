@@ -70,7 +70,7 @@ struct EngineOptions {
 // What a card has, in bytes.
 struct CardMemoryPlan {
   int64_t dense = 0, recurrent = 0, workspace = 0;
-  int64_t prompts = 0;             // the ring that they copy experts into
+  int64_t prompts = 0;             // the ring that they copy experts into, at the start
   int64_t slot_bytes = 0, kv = 0;  // experts at the start; all positions
   int64_t shared = 0;              // what both have together: kv grows, experts give way
   int64_t total() const { return dense + recurrent + workspace + prompts + shared; }
@@ -142,7 +142,10 @@ class Engine {
   // Likewise of a card, which the engine has; waits for the running step. Throws Error if the card
   // has no such room; then all is as before.
   void set_card_room(const CardRoom& room);
-  int64_t card_shared_bytes() const;  // that slots and sequences have of it now
+  // What slots and sequences have of it now, and prompts, which get theirs when not all experts
+  // have slots any more.
+  int64_t card_shared_bytes() const;
+  int64_t card_ring_bytes() const;
 
   // What construction would take, without reading weights.
   static MemoryPlan plan(const ModelDescription& description, const EngineOptions& options);

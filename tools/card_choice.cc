@@ -59,10 +59,8 @@ CardChoice choose_card(const Config& config, const MemoryPlan& host) {
     choice.notice = "device: " + choice.card->name();
   }
   try {
-    const int32_t ring = config.prompt.ring;
-    choice.room = room_on(config.vram, host, choice.card->memory_info().free_bytes, ring);
-    const int64_t slots = std::min(choice.room.expert_bytes, choice.room.with_kv_bytes - host.kv);
-    choice.ring = slots < host.experts.expert_bytes_total ? ring : 0;
+    choice.room =
+        room_on(config.vram, host, choice.card->memory_info().free_bytes, config.prompt.ring);
   } catch (const Error& error) {
     if (config.device != "auto") throw;
     return go_without(error.what());
@@ -70,17 +68,18 @@ CardChoice choose_card(const Config& config, const MemoryPlan& host) {
   return choice;
 }
 
-CardRoom card_room(const Engine& engine, const std::string& vram) {
+CardRoom card_room(const Engine& engine, const Config& config) {
   MemoryPlan plan = engine.memory_plan();
   const CardMemoryPlan& card = *plan.card;
   plan.dense = card.dense;
   plan.kv = card.kv;
   plan.recurrent = card.recurrent;
-  plan.workspace = card.workspace + card.prompts;  // a ring stays as it is
-  return room_on(vram, plan,
+  const int64_t ring_bytes = engine.card_ring_bytes();
+  plan.workspace = card.workspace + ring_bytes;
+  return room_on(config.vram, plan,
                  engine.card()->memory_info().free_bytes + engine.card_shared_bytes() + card.dense +
                      card.recurrent + plan.workspace,
-                 0);
+                 ring_bytes == 0 ? config.prompt.ring : 0);
 }
 
 // Some systems hand out more than a card has, and move what is too much to the host's memory

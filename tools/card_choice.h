@@ -15,7 +15,6 @@ namespace hotset {
 struct CardChoice {
   std::shared_ptr<CardRuntime> card;  // null: the CPU computes
   CardRoom room;                      // on it
-  int32_t ring = 0;                   // experts that prompts copy at once: see PromptOptions
   std::string name = "cpu";           // for outputs: "cpu", "emulated", "cuda: NAME"
   std::string notice;                 // what the user should know of it, a line; or ""
 };
@@ -26,8 +25,9 @@ struct CardChoice {
 // Error.
 CardChoice choose_card(const Config& config, const MemoryPlan& host);
 
-// The same of `vram` for an engine that has a card: what it has there counts as free.
-CardRoom card_room(const Engine& engine, const std::string& vram);
+// The same of `vram` for an engine that has a card: what it has there counts as free. A ring for
+// prompts stays; where there is none yet but will be one it has its room.
+CardRoom card_room(const Engine& engine, const Config& config);
 
 // What the user should know of a card once an engine has what it takes of it, a line; or "".
 std::string spill_notice(const CardMemoryInfo& after);

@@ -144,7 +144,7 @@ void LiveSettings::change_to(const Config& wanted) {
     check_fits(plan, budget);
   }
   if (engine_.card() != nullptr && wanted.vram != config_.vram) {
-    engine_.set_card_room(card_room(engine_, wanted.vram));
+    engine_.set_card_room(card_room(engine_, wanted));
   }
   if (resizes) {
     engine_.resize_experts(bytes);

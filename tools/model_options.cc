@@ -173,7 +173,7 @@ LoadedModel load_on(const std::string& path, const Config& config,
   const CardChoice choice = choose_card(config, plan.memory);
   plan.options.card = loaded.card = choice.card;
   plan.options.card_room = choice.room;
-  plan.options.card_prompts.ring = choice.ring;
+  plan.options.card_prompts.ring = config.prompt.ring;
   if (config.device == "auto") {
     plan.options.before_leaving_card = [config](const MemoryPlan& without) {
       check_fits(without, memory_budget(config, memory_room()));

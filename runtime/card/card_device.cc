@@ -115,6 +115,7 @@ CardDevice::CardDevice(const ModelConfig& c, Weights& weights, CardRuntime& card
   chosen_seen_ = workspace_.take_pinned<int32_t>(options.sequences);
   argmax_scratch_ = workspace_.take<uint64_t>(options.sequences * kCardArgmaxParts);
   fit_slots(room_, 0);
+  make_ring(room_);
 }
 
 // What is still on the stream, a session's clear state, writes memory that goes before the stream.
@@ -146,6 +147,13 @@ void CardDevice::set_room(const CardRoom& room) {
   const std::lock_guard turn(turns_);
   fit_slots(room, kv_.bytes());
   room_ = room;
+  make_ring(room);
+}
+
+// A ring that was made stays. Sequences may yet take from the slots what is theirs in the end.
+void CardDevice::make_ring(const CardRoom& room) {
+  const int64_t bytes = std::min(room.expert_bytes, room.with_kv_bytes - sequences_.kv_bytes());
+  if (!experts_.plan_slots(bytes).all_resident()) experts_.make_ring();
 }
 
 // At a step's head, or for a session that is restored: slots give what the sequences need. Where
@@ -180,6 +188,11 @@ void CardDevice::shrink_sequences() {
     if (error.is_lost()) throw;
     room_.expert_bytes = experts_.slot_bytes();
   }
+}
+
+int64_t CardDevice::ring_bytes() const {
+  const std::lock_guard turn(turns_);
+  return experts_.ring_bytes();
 }
 
 int64_t CardDevice::shared_bytes() const {

@@ -36,13 +36,14 @@ class CardDevice : public Device {
   const CardTier& tier() const { return experts_.tier(); }
 
   // From any thread; waits for the running step. The best experts stay in their slots. Throws Error
-  // if the card has no such room; then all is as before.
+  // if the card has no such room; then all is as before. Where not all experts can have a slot any
+  // more prompts are given a ring, which take_failure tells if there is no memory for it.
   void set_room(const CardRoom& room);
   int64_t shared_bytes() const;  // that slots and sequences have of it now
   int64_t tokens() const { return experts_.tokens(); }
   std::string take_failure() { return experts_.take_failure(); }
   PromptStats prompt_stats() const { return experts_.prompt_stats(); }
-  int64_t ring_bytes() const { return experts_.ring_bytes(); }
+  int64_t ring_bytes() const;  // that prompts copy experts into
 
   Rows allocate_rows(int64_t rows, int64_t width) override { return workspace_.rows(rows, width); }
   Activations allocate_activations(int64_t rows, int64_t width) override {
@@ -84,6 +85,7 @@ class CardDevice : public Device {
  private:
   class SequenceBytes;
   void fit_slots(const CardRoom& room, int64_t kv_bytes);
+  void make_ring(const CardRoom& room);
   void grow_sequences(int64_t bytes);
   void shrink_sequences();
   struct StepGraph;

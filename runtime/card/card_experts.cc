@@ -109,7 +109,8 @@ std::string CardExperts::take_failure() {
     return "nothing is copied to the card any more, answers go on with what is there: " + why;
   }
   if (std::string why = ring_.take_failure(); !why.empty()) {
-    return "prompts copy no experts to the card any more, the CPU computes what is not there: " +
+    return "prompts copy no experts to the card from here on, the CPU computes what is not "
+           "there: " +
            why;
   }
   return "";

@@ -53,6 +53,8 @@ class CardExperts : private MissComputer {
   // Whether steps have other launches from here on: of a size without slots nothing is launched.
   bool resize(SlotPlan plan);
   int64_t slot_bytes() const { return tier_.bytes().slots; }
+  // Beside no step, too: what prompts copy experts into, if there is none yet.
+  void make_ring() { ring_.take_memory(); }
   // Once, what is not copied to the card any more, and why, if that has failed.
   std::string take_failure();
   uint32_t* not_finite() const { return &errors_->not_finite; }

@@ -25,19 +25,36 @@ PromptRing::PromptRing(CardRuntime& card, CardStream steps, ExpertCache& cache, 
       part_(std::min({kPart, options.ring, experts_per_layer})),
       parts_(part_ == 0 ? 0 : std::min(options.ring, experts_per_layer) / part_),
       fixed_break_even_(options.break_even),
-      memory_(card, CardMemory::Place::kCard, int64_t{part_} * parts_ * slot_bytes,
-              "a ring for prompts"),
       stream_(card) {
-  for (int32_t i = 0; i < parts_; ++i) used_.emplace_back(card);
-  for (int i = 0; i < 2 && parts_ > 0; ++i) {
-    stagings_.emplace_back(card, part_ * slot_bytes).holds.reserve(part_);
-  }
   held_.reserve(experts_per_layer);
+}
+
+void PromptRing::take_memory() {
+  const std::lock_guard lock(mutex_);
+  if (parts_ == 0 || memory_.data() != nullptr) return;
+  try {
+    while (std::ssize(used_) < parts_) used_.emplace_back(card_);
+    while (stagings_.size() < 2) stagings_.emplace_back(card_, part_ * slot_bytes_);
+    for (Staging& staging : stagings_) staging.holds.reserve(part_);
+    memory_ = CardMemory(card_, CardMemory::Place::kCard, int64_t{part_} * parts_ * slot_bytes_,
+                         "a ring for prompts");
+    failure_.clear();
+  } catch (const CardError& error) {
+    if (error.is_lost()) throw;
+    stagings_.clear();
+    failure_ = error.what();
+  }
 }
 
 int32_t PromptRing::slots() const {
   const std::lock_guard lock(mutex_);
-  return has_failed_ ? 0 : part_ * parts_;
+  return has_failed_ || memory_.data() == nullptr ? 0 : part_ * parts_;
+}
+
+int64_t PromptRing::pinned_bytes() const {
+  int64_t bytes = 0;
+  for (const Staging& staging : stagings_) bytes += staging.memory.bytes();
+  return bytes;
 }
 
 double PromptRing::break_even() const {

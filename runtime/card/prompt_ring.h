@@ -35,10 +35,13 @@ class PromptRing {
   // `compute` puts the kernels of these entries of the plan's list on the steps' stream.
   using Compute = std::function<void(int64_t begin, int64_t end)>;
 
-  // slot_bytes: of the largest expert.
+  // slot_bytes: of the largest expert. Has no memory yet.
   PromptRing(CardRuntime& card, CardStream steps, ExpertCache& cache, Recorder& recorder,
              int32_t experts_per_layer, int64_t slot_bytes, const PromptOptions& options);
 
+  // Beside no step: the memory of it, unless it has it or options ask for none. Where the card has
+  // no room the ring has no slots, which take_failure tells, and may be tried again.
+  void take_memory();
   // Slots that plans may name; 0 where it has none, or a copy has failed.
   int32_t slots() const;
   double break_even() const;
@@ -59,7 +62,7 @@ class PromptRing {
   void add_computed(int64_t experts, int64_t rows, double seconds);
   PromptStats stats() const;
   int64_t card_bytes() const { return memory_.bytes(); }
-  int64_t pinned_bytes() const { return 2 * part_ * slot_bytes_; }
+  int64_t pinned_bytes() const;
   std::string take_failure();  // once, why the ring has no slots any more, if a copy has failed
 
  private:

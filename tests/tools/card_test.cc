@@ -1,9 +1,11 @@
 // `--device`: the emulated card gives the CPU's bits whatever lies in its slots, says what it is in
 // every output, and a card that is not there is a reason and no crash. Proves the card's code as
 // the CPU runs it; nothing of a card's own compiler, memory or time.
+#include "runtime/card/card_plan.h"
 #include "tests/support/on_demand.h"
 #include "tests/tools/cli.h"
 #include "tools/card_choice.h"
+#include "tools/control_protocol.h"
 #include "tools/model_options.h"
 
 namespace hotset {
@@ -63,6 +65,33 @@ TEST_F(CardCliTest, APromptsRingHasTheSizeThatIsAskedForOrThereIsNone) {
   };
   EXPECT_EQ(prompts("0"), "prompts 0 B;");
   EXPECT_NE(prompts("1"), prompts("2"));
+}
+
+// All experts have slots where a card has 64 GB, and a ring is of no use.
+TEST(CardRoomTest, ALowerVramLeavesRoomForTheRingThatPromptsNeedThen) {
+  Config config;
+  config.device = "emulated";
+  config.ctx = 256;
+  EnginePlan plan = plan_engine(config, open_model(kDemo), memory_budget(config, memory_room()));
+  const CardChoice choice = choose_card(config, plan.memory);
+  plan.options.card = choice.card;
+  plan.options.card_room = choice.room;
+  Engine engine(open_model(kDemo), plan.options, [](int64_t, int64_t, const char*) {});
+  LiveSettings settings(engine, config, [&] { return config; });
+  const auto used = [&] {
+    const CardMemoryInfo info = choice.card->memory_info();
+    return info.total_bytes - info.free_bytes;
+  };
+  EXPECT_EQ(engine.card_ring_bytes(), 0);
+  const CardMemoryPlan card = *engine.memory_plan().card;
+  const int64_t room = used() - engine.card_shared_bytes() + card.kv + card.slot_bytes / 2;
+  const std::string vram = std::to_string(kVramHeadroomBytes + room);
+  const std::string answer =
+      settings.answer(ControlRequest{ControlCommand::kSet, {"vram=" + vram}}.line());
+  EXPECT_EQ(json::parse(answer)["ok"], true) << answer;
+  EXPECT_GT(engine.card_ring_bytes(), 0);
+  EXPECT_GT(engine.card_tier()->plan().slot_bytes_total, 0);
+  EXPECT_LE(used(), room);
 }
 
 TEST_F(CardCliTest, AnAnswerSaysWhatComputedIt) {

@@ -239,6 +239,58 @@ TEST_F(CardPromptTest, TheHostsCacheStaysAsItIsWhileExpertsAreHeldForCopies) {
   engine->cache().verify();
 }
 
+class FullRuntime : public WatchedRuntime {
+ public:
+  std::atomic<bool> is_full = false;
+  std::byte* allocate(int64_t bytes, const char* what) override {
+    if (is_full) throw CardError(std::string("the card: has no room for ") + what);
+    return WatchedRuntime::allocate(bytes, what);
+  }
+
+ private:
+  void before(const std::string&, CardStream) override {}
+};
+
+TEST_F(CardPromptTest, WhereAllExpertsHadSlotsAShrunkCardIsGivenARing) {
+  const std::vector<float> expected = cpu();
+  const auto engine = with_card(all_copied(2), {.order = FakeOrder::kLazy}, 1.0);
+  EXPECT_TRUE(same_bits(logits_of(*engine), expected));
+  EXPECT_EQ(engine->prompt_stats().copied, 0);
+  EXPECT_EQ(engine->card_ring_bytes(), 0);
+  engine->set_card_room({all_bytes() / 5});
+  const int64_t ring_bytes = 2 * engine->card_tier()->plan().classes[0].slot_bytes;
+  EXPECT_EQ(engine->card_ring_bytes(), ring_bytes);
+  EXPECT_TRUE(same_bits(logits_of(*engine), expected));
+  EXPECT_GT(engine->prompt_stats().copied, 0);
+  engine->set_card_room({all_bytes()});
+  EXPECT_EQ(engine->card_ring_bytes(), ring_bytes);
+}
+
+TEST_F(CardPromptTest, WithoutMemoryForARingTheCpuComputesWhatIsMissingUntilThereIsSome) {
+  const std::vector<float> expected = cpu();
+  const auto card = std::make_shared<FullRuntime>();
+  EngineOptions o = options();
+  std::vector<std::string> notices;
+  o.card = card;
+  o.card_prompts = all_copied(2);
+  o.card_room.expert_bytes = all_bytes();
+  o.on_notice = [&](const std::string& text) { notices.push_back(text); };
+  const auto engine = open_engine(path(), o);
+  card->is_full = true;
+  engine->set_card_room({all_bytes() / 5});
+  EXPECT_TRUE(same_bits(logits_of(*engine), expected));
+  EXPECT_EQ(engine->prompt_stats().copied, 0);
+  EXPECT_GT(engine->prompt_stats().computed, 0);
+  ASSERT_EQ(notices.size(), 1U);
+  EXPECT_NE(notices[0].find("from here on"), std::string::npos);
+  EXPECT_NE(notices[0].find("no room for a ring for prompts"), std::string::npos);
+  card->is_full = false;
+  engine->set_card_room({all_bytes() / 6});
+  EXPECT_TRUE(same_bits(logits_of(*engine), expected));
+  EXPECT_GT(engine->prompt_stats().copied, 0);
+  EXPECT_EQ(notices.size(), 1U);
+}
+
 // The stream that waits is the ring's, or the steps' for it.
 class FailingRing : public WatchedRuntime {
  public:
@@ -275,7 +327,8 @@ TEST_F(CardPromptTest, ACopyThatFailsEndsItsStepAndTheCpuComputesLaterOnes) {
     EXPECT_TRUE(same_bits(logits_of(*engine), expected)) << copies;
     EXPECT_EQ(engine->prompt_stats().copied, copied);
     ASSERT_EQ(notices.size(), 1U);
-    EXPECT_NE(notices[0].find("prompts copy no experts to the card any more"), std::string::npos);
+    EXPECT_NE(notices[0].find("prompts copy no experts to the card from here on"),
+              std::string::npos);
     EXPECT_NE(notices[0].find("does not copy"), std::string::npos);
     engine->cache().verify();
   }
