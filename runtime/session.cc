@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "kernels/cuda/card_runtime.h"
 #include "runtime/sequence_pool.h"
 
 namespace hotset {
@@ -45,9 +46,19 @@ void Session::truncate(int64_t position) {
                                            "restore a snapshot taken there instead"
                                          : "it is not between 0 and the present"));
   }
-  if (position == 0) sequences_->clear_recurrent(state_);
+  if (position == 0) clear_recurrent();
   sequences_->resize(state_, position);
   tokens_.resize(static_cast<size_t>(position));
+}
+
+// On a card that is lost nothing will be computed with it: the session is empty all the same, and
+// the next step says what has happened, where the CPU can go on.
+void Session::clear_recurrent() {
+  try {
+    sequences_->clear_recurrent(state_);
+  } catch (const CardError& error) {
+    if (!error.is_lost()) throw;
+  }
 }
 
 Snapshot Session::snapshot() const {

@@ -48,6 +48,8 @@ class Session {
 
  private:
   friend class Engine;
+  void clear_recurrent();
+
   SequencePool* sequences_ = nullptr;
   bool has_recurrent_state_ = false;
   std::vector<int32_t> tokens_;

@@ -97,14 +97,16 @@ class WatchedRuntime : public CardRuntime {
 class FailingRuntime : public WatchedRuntime {
  public:
   using WatchedRuntime::WatchedRuntime;
-  // From this call on every one fails: the steps' and the copies', or only the copies'.
+  // From this call on every one fails: the steps' and the copies', or only the copies'. The card is
+  // lost with it, unless only copies fail or it is not to be.
   std::atomic<int64_t> calls_left = INT64_MAX;
-  bool only_copies = false;
+  bool only_copies = false, is_lost = true;
 
  private:
   void before(const std::string& call, CardStream stream) override {
     if (only_copies && !is_copies(stream)) return;
-    if (--calls_left < 0) throw CardError("the card: has fallen off, said a " + call, !only_copies);
+    if (--calls_left >= 0) return;
+    throw CardError("the card: has fallen off, said a " + call, is_lost && !only_copies);
   }
 };
 

@@ -159,6 +159,29 @@ TEST_F(CardLeftTest, ACardWithoutMemoryForKeysAndValuesIsLeftToo) {
   }
 }
 
+TEST_F(CardLeftTest, ASessionIsEmptiedOnACardThatWasLostSinceItsLastStep) {
+  Session reference = on_cpu_->open_session();
+  const Generation expected = answer(*on_cpu_, reference, kSecond);
+  const auto engine = open();
+  Session session = engine->open_session();
+  answer(*engine, session, kFirst);
+  card_->calls_left = 0;
+  session.truncate(0);
+  EXPECT_EQ(session.position(), 0);
+  EXPECT_EQ(answer(*engine, session, kSecond).ids, expected.ids);
+  EXPECT_EQ(engine->card(), nullptr);
+}
+
+TEST_F(CardLeftTest, ASessionThatTheCardRefusesToClearStaysAsItWas) {
+  const auto engine = open();
+  Session session = engine->open_session();
+  answer(*engine, session, kFirst);
+  card_->is_lost = false;
+  card_->calls_left = 0;
+  EXPECT_THROW(session.truncate(0), CardError);
+  EXPECT_GT(session.position(), 0);
+}
+
 TEST_F(CardLeftTest, CtrlCEndsItWhileTheTextGoesThroughAgain) {
   const auto engine = open();
   Session session = engine->open_session();
