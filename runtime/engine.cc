@@ -68,7 +68,7 @@ Engine::State::State(ModelDescription d, const EngineOptions& o, Weights w,
       card(o.card),
       sessions(o.sessions),
       kv_f16(o.kv_type == KvType::kF16),
-      place(make_place(make_device(o), rows_max)),
+      place(make_place(o)),
       before_leaving_card(o.before_leaving_card),
       prefetch(o.prefetch),
       on_notice(o.on_notice),
@@ -98,20 +98,26 @@ StepPlace::StepPlace(std::unique_ptr<Device> on, Recorder& recorder, const Model
               std::min(rows_max, kLogitRowsMax)),
       router_predictor(*device, config, device->weights()) {}
 
-std::unique_ptr<StepPlace> Engine::State::make_place(std::unique_ptr<Device> on, int64_t rows) {
-  return std::make_unique<StepPlace>(std::move(on), recorder, description.config, rows);
+StepPlace::StepPlace(std::unique_ptr<HostExperts> of_card, std::unique_ptr<CardDevice> on,
+                     Recorder& recorder, const ModelConfig& config, int64_t rows_max)
+    : misses(std::move(of_card)),
+      card(on.get()),
+      device(std::move(on)),
+      forward(*device, recorder, config, device->weights(), rows_max,
+              std::min(rows_max, kLogitRowsMax)),
+      router_predictor(*device, config, device->weights()) {}
+
+std::shared_ptr<StepPlace> Engine::State::make_host_place(int64_t rows, int64_t cache_tokens) {
+  auto device = std::make_unique<HostDevice>(
+      description.config, weights, HostOptions{sessions, context, kv_f16, rows, cache_tokens},
+      kernels, pool, cache, file_source.shapes());
+  return std::make_shared<StepPlace>(std::move(device), recorder, description.config, rows);
 }
 
-std::unique_ptr<HostDevice> Engine::State::make_host_device(int64_t rows, int64_t cache_tokens) {
-  return std::make_unique<HostDevice>(description.config, weights,
-                                      HostOptions{sessions, context, kv_f16, rows, cache_tokens},
-                                      kernels, pool, cache, file_source.shapes());
-}
-
-std::unique_ptr<Device> Engine::State::make_device(const EngineOptions& o) {
+std::shared_ptr<StepPlace> Engine::State::make_place(const EngineOptions& o) {
   const ModelConfig& config = description.config;
-  if (!card) return make_host_device(rows_max, 0);
-  misses =
+  if (!card) return make_host_place(rows_max, 0);
+  auto misses =
       std::make_unique<HostExperts>(config, kernels, pool, cache, file_source.shapes(), rows_max);
   CardOptions options;
   options.sequences = o.sessions;
@@ -128,11 +134,11 @@ std::unique_ptr<Device> Engine::State::make_device(const EngineOptions& o) {
         o.card_prompts.break_even.value_or(AdmissionPrice::kUnmeasured);
   }
   options.experts.rows_max = rows_max;
-  auto made = std::make_unique<CardDevice>(
+  auto device = std::make_unique<CardDevice>(
       config, weights, *card, card->is_emulated() ? emulated_kernels() : *cuda_kernels(), *misses,
       cache, recorder, options);
-  card_device = made.get();
-  return made;
+  return std::make_shared<StepPlace>(std::move(misses), std::move(device), recorder, config,
+                                     rows_max);
 }
 
 MemoryPlan Engine::State::plan_of_host(const DeviceMemory& has) const {
@@ -153,13 +159,13 @@ void Engine::State::plan_memory(const CardRoom& room) {
   plan = plan_of_host(has);
   if (!card) return;
   plan.dense = plan.kv = plan.recurrent = 0;
-  plan.workspace = misses->workspace_bytes();
+  plan.workspace = place->misses->workspace_bytes();
   plan.pinned = has.pinned;
-  const int64_t slot_bytes = card_device->tier().plan().slot_bytes_total;
+  const int64_t slot_bytes = place->card->tier().plan().slot_bytes_total;
   plan.card = {.dense = weights.image_bytes,
                .recurrent = has.recurrent,
                .workspace = has.workspace,
-               .prompts = card_device->ring_bytes(),
+               .prompts = place->card->ring_bytes(),
                .slot_bytes = slot_bytes,
                .kv = has.kv,
                .shared = std::min(room.with_kv_bytes, slot_bytes + has.kv)};
@@ -210,7 +216,7 @@ void Engine::State::plan_runs(std::span<const BatchRow> rows) {
 
 // The answer has not suffered: who is in a slot stays there, all others are misses.
 void Engine::State::tell_failure() {
-  const std::string failure = card_device->take_failure();
+  const std::string failure = place->card->take_failure();
   if (failure.empty()) return;
   recorder.error(failure.c_str());
   if (on_notice) on_notice(failure);
@@ -274,7 +280,7 @@ Engine::Engine(ModelDescription description, const EngineOptions& options, const
                                    std::move(sidecar), std::move(ring));
   if (!options.expert_scores.empty()) {
     state_->cache.restore_scores(options.expert_scores);
-    if (state_->card_device) state_->card_device->tier().restore_scores(options.expert_scores);
+    if (state_->place->card) state_->place->card->tier().restore_scores(options.expert_scores);
   }
   if (state_->cache.plan().all_resident() || !options.expert_scores.empty()) {
     state_->start_filling();
@@ -312,11 +318,13 @@ const char* Engine::isa() const {
 CardRuntime* Engine::card() const {
   return state_->is_on_card() ? state_->card.get() : nullptr;
 }
-const CardTier* Engine::card_tier() const {
-  return state_->is_on_card() ? &state_->card_device->tier() : nullptr;
+std::shared_ptr<const CardTier> Engine::card_tier() const {
+  const std::shared_ptr<CardDevice> device = state_->card_device();
+  return device ? std::shared_ptr<const CardTier>(device, &device->tier()) : nullptr;
 }
 PromptStats Engine::prompt_stats() const {
-  return state_->card_device->prompt_stats();
+  const std::shared_ptr<CardDevice> device = state_->card_device();
+  return device ? device->prompt_stats() : PromptStats();
 }
 int Engine::threads() const {
   return state_->pool.size();
@@ -361,21 +369,23 @@ void Engine::resize_experts(int64_t budget_bytes) {
 
 void Engine::replace_policy(const PolicyOptions& policy) {
   state_->cache.replace_policy(state_->policy_factory(policy));
-  if (state_->card_device) {
-    state_->card_device->tier().replace_policy(state_->policy_factory(policy));
+  if (const auto device = state_->card_device()) {
+    device->tier().replace_policy(state_->policy_factory(policy));
   }
 }
 
 void Engine::set_card_room(const CardRoom& room) {
-  state_->card_device->set_room(room);
+  if (const auto device = state_->card_device()) device->set_room(room);
 }
 
 int64_t Engine::card_shared_bytes() const {
-  return state_->card_device->shared_bytes();
+  const std::shared_ptr<CardDevice> device = state_->card_device();
+  return device ? device->shared_bytes() : 0;
 }
 
 int64_t Engine::card_ring_bytes() const {
-  return state_->card_device->ring_bytes();
+  const std::shared_ptr<CardDevice> device = state_->card_device();
+  return device ? device->ring_bytes() : 0;
 }
 
 SlotPlan Engine::plan_experts(int64_t budget_bytes) const {
@@ -384,8 +394,9 @@ SlotPlan Engine::plan_experts(int64_t budget_bytes) const {
 
 Session Engine::open_session() {
   state_->check_card();
-  return Session(state_->place->device->sequences(), has_delta_net(state_->description),
-                 state_->context);
+  const std::shared_ptr<StepPlace>& place = state_->place;
+  return Session(std::shared_ptr<SequencePool>(place, &place->device->sequences()),
+                 has_delta_net(state_->description), state_->context);
 }
 
 std::span<const float> Engine::step(std::span<const BatchRow> rows, StepObserver* observer) {

@@ -139,11 +139,11 @@ class Engine {
   void resize_experts(int64_t budget_bytes);
   void replace_policy(const PolicyOptions& policy);
   SlotPlan plan_experts(int64_t budget_bytes) const;  // what resize_experts would make of it
-  // Likewise of a card, which the engine has; waits for the running step. Throws Error if the card
+  // Likewise of a card, if the engine has one; waits for the running step. Throws Error if the card
   // has no such room; then all is as before.
   void set_card_room(const CardRoom& room);
   // What slots and sequences have of it now, and prompts, which get theirs when not all experts
-  // have slots any more.
+  // have slots any more. 0 without a card.
   int64_t card_shared_bytes() const;
   int64_t card_ring_bytes() const;
 
@@ -155,8 +155,9 @@ class Engine {
   const MemoryPlan& memory_plan() const;
   const char* isa() const;
   CardRuntime* card() const;  // null: the host computes all
-  const CardTier* card_tier() const;
-  PromptStats prompt_stats() const;  // of an engine that has a card
+  // Likewise. Whole while it is held, though the card is left meanwhile.
+  std::shared_ptr<const CardTier> card_tier() const;
+  PromptStats prompt_stats() const;  // zeroes without a card
   int threads() const;
   int64_t context() const;  // positions a session can hold
   int64_t rows_per_step()
@@ -176,8 +177,9 @@ class Engine {
 
   // After a CardError, and where before_leaving_card is there to ask: the host computes everything
   // from here on. The dense weights are read again. Sessions that are open keep tokens() and
-  // nothing else: others are to be opened, and fed with these. Throws Error with the reason and why
-  // the host cannot go on; then all is as before.
+  // nothing else: others are to be opened, and fed with these; what the card's side has in memory
+  // goes with the last of them. Throws Error with the reason and why the host cannot go on; then
+  // all is as before.
   bool may_leave_card() const;
   void leave_card(const std::string& reason);
 

@@ -15,14 +15,20 @@ void Engine::leave_card(const std::string& reason) {
   state_->leave_card(reason);
 }
 
+std::shared_ptr<CardDevice> Engine::State::card_device() const {
+  const std::lock_guard lock(place_mutex);
+  return {place, place->card};
+}
+
 // Everything that can fail comes before anything is changed. Other threads look at the card by
-// is_on_card(): what they were given before stays, and what they are given after is complete.
+// is_on_card() and card_device(): what they were given before stays while they hold it, and what
+// they are given after is complete.
 void Engine::State::leave_card(const std::string& reason) {
   const int64_t rows = rows_with(false);
-  std::unique_ptr<StepPlace> next;
+  std::shared_ptr<StepPlace> next;
   Weights image;
   try {
-    next = make_place(make_host_device(rows, card_device->tokens()), rows);
+    next = make_host_place(rows, place->card->tokens());
     plan_without_card = plan_of_host(next->device->memory());
     before_leaving_card(plan_without_card);
     image = load_image(description, sidecar.get(), [](int64_t, int64_t) {});
@@ -31,12 +37,16 @@ void Engine::State::leave_card(const std::string& reason) {
   }
   image.embedding = std::move(weights.embedding);
   weights = std::move(image);
-  left_place = std::exchange(place, std::move(next));
-  place->forward.moe().force_routing(forced);
+  next->forward.moe().force_routing(forced);
   rows_max = rows;
   reserve_rows();
   card_loss.clear();
   has_left_card = true;
+  {
+    const std::lock_guard lock(place_mutex);
+    place.swap(next);
+  }
+  next.reset();  // waits for what the card's threads are at, if nobody else uses it
   if (on_notice) {
     on_notice(fmt::format("the CPU goes on without the card, the text so far goes through it: {}",
                           reason));

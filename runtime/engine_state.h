@@ -38,11 +38,16 @@ struct WatchedObserver : StepObserver {
   }
 };
 
-// Where steps are computed, and what is set up there.
+// Where steps are computed, and what is set up there. Of a card that was left it goes with the last
+// of those who use it, sessions and other threads.
 struct StepPlace {
   StepPlace(std::unique_ptr<Device> on, Recorder& recorder, const ModelConfig& config,
             int64_t rows_max);
+  StepPlace(std::unique_ptr<HostExperts> misses, std::unique_ptr<CardDevice> on, Recorder& recorder,
+            const ModelConfig& config, int64_t rows_max);
 
+  const std::unique_ptr<HostExperts> misses;  // of a card
+  CardDevice* const card = nullptr;           // the device, if it is one
   const std::unique_ptr<Device> device;
   ForwardPass forward;
   RouterPredictor router_predictor;
@@ -63,14 +68,12 @@ struct Engine::State {
   const int64_t chunk;
   int64_t rows_max;
   const std::shared_ptr<CardRuntime> card;
-  std::unique_ptr<HostExperts> misses;  // of the card
-  CardDevice* card_device = nullptr;    // of `place`, then of `left_place`
-  std::string card_loss;                // why no step runs any more
+  std::string card_loss;  // why no step runs any more
   const int32_t sessions;
   const bool kv_f16;
-  std::unique_ptr<StepPlace> place;
-  // The card's, once it has been left: sessions and other threads may still know of it.
-  std::unique_ptr<StepPlace> left_place;
+  // The steps' thread changes it under the mutex, which it needs for nothing else.
+  std::shared_ptr<StepPlace> place;
+  mutable std::mutex place_mutex;
   std::atomic<bool> has_left_card = false;
   const std::function<void(const MemoryPlan&)> before_leaving_card;
   ForcedRouting forced;
@@ -93,14 +96,14 @@ struct Engine::State {
   State(ModelDescription d, const EngineOptions& o, Weights w, std::unique_ptr<Sidecar> packed,
         std::unique_ptr<Ring> ring);
 
-  std::unique_ptr<Device> make_device(const EngineOptions& o);
-  std::unique_ptr<HostDevice> make_host_device(int64_t rows, int64_t cache_tokens);
-  std::unique_ptr<StepPlace> make_place(std::unique_ptr<Device> on, int64_t rows);
+  std::shared_ptr<StepPlace> make_place(const EngineOptions& o);
+  std::shared_ptr<StepPlace> make_host_place(int64_t rows, int64_t cache_tokens);
   int64_t rows_with(bool is_on_card) const;
   void reserve_rows();
   MemoryPlan plan_of_host(const DeviceMemory& has) const;
   void plan_memory(const CardRoom& room);
   bool is_on_card() const { return card != nullptr && !has_left_card; }
+  std::shared_ptr<CardDevice> card_device() const;  // for any thread; null: none, or it was left
   void leave_card(const std::string& reason);
   void check_card() const;
   void tell_failure();

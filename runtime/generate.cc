@@ -83,8 +83,9 @@ class Feeder {
       if (!engine_.may_leave_card()) throw;
       engine_.leave_card(error.what());
     }
-    const Session lost = std::exchange(session_, engine_.open_session());
-    feed(engine_, session_, lost.tokens(), 0, {}, &observer_);
+    const std::vector<int32_t> fed(session_.tokens().begin(), session_.tokens().end());
+    session_ = engine_.open_session();  // what the card's side had in memory goes with the old one
+    feed(engine_, session_, fed, 0, {}, &observer_);
     return step();
   }
 

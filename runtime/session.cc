@@ -10,8 +10,11 @@
 
 namespace hotset {
 
-Session::Session(SequencePool& sequences, bool has_recurrent_state, int64_t positions)
-    : sequences_(&sequences), has_recurrent_state_(has_recurrent_state), state_(sequences.open()) {
+Session::Session(std::shared_ptr<SequencePool> sequences, bool has_recurrent_state,
+                 int64_t positions)
+    : sequences_(std::move(sequences)),
+      has_recurrent_state_(has_recurrent_state),
+      state_(sequences_->open()) {
   tokens_.reserve(static_cast<size_t>(positions));
 }
 
@@ -20,7 +23,7 @@ Session::~Session() {
 }
 
 Session::Session(Session&& other) noexcept
-    : sequences_(std::exchange(other.sequences_, nullptr)),
+    : sequences_(std::move(other.sequences_)),
       has_recurrent_state_(other.has_recurrent_state_),
       tokens_(std::move(other.tokens_)),
       state_(std::move(other.state_)) {}

@@ -1,10 +1,11 @@
 // One timeline of tokens, and handles to the KV blocks and the recurrent state that a device holds
-// for it. Move-only; gives its memory back to the engine's device, which must outlive it.
-// Thread-compatible.
+// for it. Move-only; gives its memory back to the device that it was opened on, which stays for it
+// where the engine has left a card. The engine must outlive it. Thread-compatible.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -27,7 +28,7 @@ struct Snapshot {
 class Session {
  public:
   // Made by Engine::open_session, for at most so many positions.
-  Session(SequencePool& sequences, bool has_recurrent_state, int64_t positions);
+  Session(std::shared_ptr<SequencePool> sequences, bool has_recurrent_state, int64_t positions);
   ~Session();
   Session(Session&& other) noexcept;
   Session& operator=(Session&& other) noexcept;
@@ -50,7 +51,7 @@ class Session {
   friend class Engine;
   void clear_recurrent();
 
-  SequencePool* sequences_ = nullptr;
+  std::shared_ptr<SequencePool> sequences_;
   bool has_recurrent_state_ = false;
   std::vector<int32_t> tokens_;
   SequenceState state_;

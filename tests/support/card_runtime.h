@@ -12,36 +12,48 @@ namespace hotset::test {
 class WatchedRuntime : public CardRuntime {
  public:
   explicit WatchedRuntime(const FakeOptions& options = {}) : card_(make_fake_runtime(options)) {}
+  // Memory, addresses and streams that have not been given back.
+  std::atomic<int64_t> held = 0;
 
   std::string name() const override { return card_->name(); }
   bool is_emulated() const override { return true; }
   CardMemoryInfo memory_info() override { return card_->memory_info(); }
   std::byte* allocate(int64_t bytes, const char* what) override {
     before("allocate", {});
-    return card_->allocate(bytes, what);
+    return hold(card_->allocate(bytes, what));
   }
-  void release(std::byte* memory) noexcept override { card_->release(memory); }
+  void release(std::byte* memory) noexcept override {
+    --held;
+    card_->release(memory);
+  }
   std::byte* allocate_pinned(int64_t bytes, const char* what) override {
     before("allocate", {});
-    return card_->allocate_pinned(bytes, what);
+    return hold(card_->allocate_pinned(bytes, what));
   }
-  void release_pinned(std::byte* memory) noexcept override { card_->release_pinned(memory); }
+  void release_pinned(std::byte* memory) noexcept override {
+    --held;
+    card_->release_pinned(memory);
+  }
   std::byte* reserve(int64_t bytes, const char* what) override {
-    return card_->reserve(bytes, what);
+    return hold(card_->reserve(bytes, what));
   }
   void commit(std::byte* reservation, int64_t bytes, const char* what) override {
     before("allocate", {});
     card_->commit(reservation, bytes, what);
   }
   void release_reservation(std::byte* reservation) noexcept override {
+    --held;
     card_->release_reservation(reservation);
   }
   CardStream open_stream(StreamPriority priority) override {
     const CardStream stream = card_->open_stream(priority);
     if (priority == StreamPriority::kLow) low_ = stream;
-    return stream;
+    return hold(stream);
   }
-  void close_stream(CardStream stream) noexcept override { card_->close_stream(stream); }
+  void close_stream(CardStream stream) noexcept override {
+    --held;
+    card_->close_stream(stream);
+  }
   CardEvent open_event() override { return card_->open_event(); }
   void close_event(CardEvent event) noexcept override { card_->close_event(event); }
   void copy(CardStream stream, void* to, const void* from, int64_t bytes) override {
@@ -90,6 +102,12 @@ class WatchedRuntime : public CardRuntime {
   bool is_copies(CardStream stream) const { return stream.handle == low_.handle; }
 
  private:
+  template <class Thing>
+  Thing hold(Thing thing) {
+    ++held;
+    return thing;
+  }
+
   const std::unique_ptr<CardRuntime> card_;
   CardStream low_;  // the copies'
 };

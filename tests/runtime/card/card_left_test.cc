@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <optional>
+#include <thread>
 
 #include "runtime/generate.h"
 #include "runtime/tokenizer/chat_template.h"
@@ -75,11 +76,58 @@ TEST_F(CardLeftTest, AnAnswerGoesOnOnTheCpuWhereverTheCardIsLost) {
     EXPECT_EQ(engine->card_tier(), nullptr);
     EXPECT_NE(notices_.find("the CPU goes on without the card"), std::string::npos) << notices_;
     EXPECT_NE(notices_.find("has fallen off"), std::string::npos) << notices_;
+    EXPECT_EQ(card_->held, 0) << "of the card's side nobody needs anything";
     EXPECT_EQ(engine->memory_plan().dense, on_cpu_->memory_plan().dense);
     EXPECT_EQ(engine->memory_plan().total(), asked_bytes_);
     EXPECT_EQ(asked_bytes_, on_cpu_->memory_plan().total());
     engine->cache().verify();
   }
+}
+
+TEST_F(CardLeftTest, TheCardsSideGoesWithTheLastWhoUsesIt) {
+  options_.sessions = 2;
+  const auto engine = open();
+  Session session = engine->open_session(), other = engine->open_session();
+  answer(*engine, other, kFirst);
+  std::shared_ptr<const CardTier> tier = engine->card_tier();
+  card_->calls_left = 30;
+  answer(*engine, session, kFirst);
+  ASSERT_EQ(engine->card_tier(), nullptr);
+  EXPECT_GT(card_->held, 0);
+  tier->verify();
+  tier = nullptr;
+  EXPECT_GT(card_->held, 0);
+  other = engine->open_session();
+  EXPECT_EQ(card_->held, 0);
+}
+
+TEST_F(CardLeftTest, OtherThreadsMayAskAndChangeACardThatIsBeingLeft) {
+  Session reference = on_cpu_->open_session();
+  const Generation expected = answer(*on_cpu_, reference, kFirst);
+  const auto engine = open();
+  const int64_t quarter = on_cpu_->memory_plan().experts.expert_bytes_total / 4;
+  std::jthread other([&](const std::stop_token& stop) {
+    for (int64_t i = 0; !stop.stop_requested(); ++i) {
+      if (const auto tier = engine->card_tier()) tier->verify();
+      engine->prompt_stats();
+      engine->card_ring_bytes();
+      engine->replace_policy({});
+      try {
+        engine->set_card_room({i % 3 * quarter});
+      } catch (const CardError&) {  // it is the card that fails
+      }
+    }
+  });
+  Session session = engine->open_session();
+  feed(*engine, session, {{1, 2, 3}});
+  session.truncate(0);
+  card_->calls_left = 60;
+  EXPECT_EQ(answer(*engine, session, kFirst).ids, expected.ids);
+  other = {};
+  EXPECT_EQ(card_->held, 0);
+  EXPECT_EQ(engine->card_shared_bytes(), 0);
+  EXPECT_EQ(engine->card_ring_bytes(), 0);
+  EXPECT_EQ(engine->prompt_stats().computed, 0);
 }
 
 TEST_F(CardLeftTest, ItGoesOnWithTheBitsOfACpuThatWasGivenTheTextSoFar) {
