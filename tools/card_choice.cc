@@ -68,8 +68,10 @@ CardChoice choose_card(const Config& config, const MemoryPlan& host) {
   return choice;
 }
 
-CardRoom card_room(const Engine& engine, const Config& config) {
+std::optional<CardRoom> card_room(const Engine& engine, const Config& config) {
+  CardRuntime* const runtime = engine.card();
   MemoryPlan plan = engine.memory_plan();
+  if (runtime == nullptr || !plan.card) return {};
   const CardMemoryPlan& card = *plan.card;
   plan.dense = card.dense;
   plan.kv = card.kv;
@@ -77,7 +79,7 @@ CardRoom card_room(const Engine& engine, const Config& config) {
   const int64_t ring_bytes = engine.card_ring_bytes();
   plan.workspace = card.workspace + ring_bytes;
   return room_on(config.vram, plan,
-                 engine.card()->memory_info().free_bytes + engine.card_shared_bytes() + card.dense +
+                 runtime->memory_info().free_bytes + engine.card_shared_bytes() + card.dense +
                      card.recurrent + plan.workspace,
                  ring_bytes == 0 ? config.prompt.ring : 0);
 }
@@ -94,17 +96,19 @@ std::string spill_notice(const CardMemoryInfo& after) {
 }
 
 nlohmann::ordered_json card_json(const Engine& engine) {
-  if (engine.card_tier() == nullptr) return nullptr;
-  const CacheStats stats = engine.card_tier()->stats();
-  const SlotPlan plan = engine.card_tier()->plan();
+  const std::shared_ptr<const CardTier> tier = engine.card_tier();
+  const CardRuntime* const runtime = engine.card();
+  if (tier == nullptr || runtime == nullptr) return nullptr;
+  const CacheStats stats = tier->stats();
+  const SlotPlan plan = tier->plan();
   const PromptStats prompts = engine.prompt_stats();
-  return {{"emulated", engine.card()->is_emulated()},
+  return {{"emulated", runtime->is_emulated()},
           {"slot_bytes", plan.slot_bytes_total},
           {"expert_hits", stats.hits},
           {"expert_misses", stats.misses},
           {"hit_rate", stats.hit_rate()},
           {"evictions", stats.evictions},
-          {"admission_price", engine.card_tier()->lambda()},
+          {"admission_price", tier->lambda()},
           {"prompt_experts_copied", prompts.copied},
           {"prompt_experts_computed_by_cpu", prompts.computed}};
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "kernels/cuda/card_runtime.h"
@@ -26,8 +27,9 @@ struct CardChoice {
 CardChoice choose_card(const Config& config, const MemoryPlan& host);
 
 // The same of `vram` for an engine that has a card: what it has there counts as free. A ring for
-// prompts stays; where there is none yet but will be one it has its room.
-CardRoom card_room(const Engine& engine, const Config& config);
+// prompts stays; where there is none yet but will be one it has its room. Nothing without a card: a
+// step may leave it at any time.
+std::optional<CardRoom> card_room(const Engine& engine, const Config& config);
 
 // What the user should know of a card once an engine has what it takes of it, a line; or "".
 std::string spill_notice(const CardMemoryInfo& after);

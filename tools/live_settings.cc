@@ -143,8 +143,8 @@ void LiveSettings::change_to(const Config& wanted) {
     plan.experts = engine_.plan_experts(bytes);
     check_fits(plan, budget);
   }
-  if (engine_.card() != nullptr && wanted.vram != config_.vram) {
-    engine_.set_card_room(card_room(engine_, wanted));
+  if (wanted.vram != config_.vram) {
+    if (const auto room = card_room(engine_, wanted)) engine_.set_card_room(*room);
   }
   if (resizes) {
     engine_.resize_experts(bytes);

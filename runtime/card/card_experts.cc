@@ -45,7 +45,6 @@ CardExperts::CardExperts(const ModelConfig& c, CardRuntime& card, const CardKern
       tier_(options.slots, static_cast<int32_t>(layers_), static_cast<int32_t>(experts_),
             options.policy, options.tier),
       resizing_(card),
-      expert_bytes_(layers_),
       table_(workspace_.take<uint32_t>(layers_ * experts_)),
       deltas_(workspace_.take_pinned<CardResidencyDelta>(tier_.deltas_max())),
       delta_count_(workspace_.take_pinned<uint32_t>(1)),
@@ -72,7 +71,6 @@ CardExperts::CardExperts(const ModelConfig& c, CardRuntime& card, const CardKern
   for (const SlotPlan::Class& size_class : options.slots.classes) {
     slots_.emplace_back(card, size_class.experts * size_class.slot_bytes, "expert slots");
     slots_.back().commit(size_class.slots * size_class.slot_bytes);
-    for (const int32_t layer : size_class.layers) expert_bytes_[layer] = size_class.slot_bytes;
   }
   bool has_floats = false, has_order = false;
   for (int32_t layer = 0; layer < layers_; ++layer) {
@@ -138,7 +136,11 @@ std::byte* CardExperts::slot_address(int32_t size_class, SlotId slot) const {
 }
 
 SlotPlan CardExperts::plan_slots(int64_t bytes) const {
-  return hotset::plan_slots(expert_bytes_, static_cast<int32_t>(experts_), bytes, 0);
+  std::vector<int64_t> expert_bytes(layers_);
+  for (int32_t layer = 0; layer < layers_; ++layer) {
+    expert_bytes[layer] = tier_.slot_bytes(tier_.class_of(layer));
+  }
+  return hotset::plan_slots(expert_bytes, static_cast<int32_t>(experts_), bytes, 0);
 }
 
 // Memory comes before the slots that lie in it, and goes after those that do not any more.

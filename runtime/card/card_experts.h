@@ -89,7 +89,6 @@ class CardExperts : private MissComputer {
   CardWorkspace workspace_;
   CardTier tier_;
   OwnStream resizing_;
-  std::vector<int64_t> expert_bytes_;   // by layer
   std::vector<CardReservation> slots_;  // by size class: addresses for all of its experts
   bool is_half_resized_ = false;  // the card has failed in between: its table is not the tier's
 

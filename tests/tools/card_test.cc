@@ -146,6 +146,15 @@ TEST(CardFallbackTest, OnlyAutoGoesOnWithoutACardThatFails) {
       Error);
 }
 
+TEST(CardFallbackTest, OfAnEngineWithoutACardNothingIsKnownAndNothingChanged) {
+  Engine engine(open_model(kDemo), EngineOptions{}, [](int64_t, int64_t, const char*) {});
+  EXPECT_FALSE(card_room(engine, Config()));
+  engine.set_card_room({INT64_MAX});
+  EXPECT_EQ(engine.card_shared_bytes() + engine.card_ring_bytes(), 0);
+  EXPECT_EQ(engine.prompt_stats().copied + engine.prompt_stats().computed, 0);
+  EXPECT_TRUE(card_json(engine).is_null());
+}
+
 TEST(CardFallbackTest, ACardThatIsNearlyFullIsTold) {
   EXPECT_EQ(spill_notice({int64_t{5} << 30, int64_t{10} << 30}), "");
   EXPECT_THAT(spill_notice({100'000'000, int64_t{10} << 30}), HasSubstr("100 MB free"));
