@@ -168,6 +168,7 @@ void Engine::State::plan_memory(const CardRoom& room) {
                .prompts = place->card->ring_bytes(),
                .slot_bytes = slot_bytes,
                .kv = has.kv,
+               .slow_bytes = place->card->slow_bytes(),
                .shared = std::min(room.with_kv_bytes, slot_bytes + has.kv)};
 }
 

@@ -72,6 +72,7 @@ struct CardMemoryPlan {
   int64_t dense = 0, recurrent = 0, workspace = 0;
   int64_t prompts = 0;             // the ring that they copy experts into, at the start
   int64_t slot_bytes = 0, kv = 0;  // experts at the start; all positions
+  int64_t slow_bytes = 0;          // of slot_bytes: not the card's own, by the time they take
   int64_t shared = 0;              // what both have together: kv grows, experts give way
   int64_t total() const { return dense + recurrent + workspace + prompts + shared; }
 };

@@ -85,8 +85,16 @@ std::optional<CardRoom> card_room(const Engine& engine, const Config& config) {
 }
 
 // Some systems hand out more than a card has, and move what is too much to the host's memory
-// without an error: what the card says is free then does not go on falling. Not measured on a card.
-std::string spill_notice(const CardMemoryInfo& after) {
+// without an error: that memory is slow, and what the card says is free does not go on falling. Not
+// measured on a card.
+std::string spill_notice(const CardMemoryInfo& after, const CardMemoryPlan& has) {
+  if (has.slow_bytes > 0) {
+    return fmt::format(
+        "device: {} of the card's {} for experts are several times slower than the rest: the "
+        "system keeps them in the host's memory, and tokens take up to twice as long; lower vram "
+        "by {}, or end what else uses the card",
+        human_bytes(has.slow_bytes), human_bytes(has.slot_bytes), human_bytes(has.slow_bytes));
+  }
   if (after.free_bytes >= kVramHeadroomBytes / 2) return "";
   return fmt::format(
       "device: the card has {} MB free now, less than half of the {} MB that are to stay free: "

@@ -31,8 +31,9 @@ CardChoice choose_card(const Config& config, const MemoryPlan& host);
 // step may leave it at any time.
 std::optional<CardRoom> card_room(const Engine& engine, const Config& config);
 
-// What the user should know of a card once an engine has what it takes of it, a line; or "".
-std::string spill_notice(const CardMemoryInfo& after);
+// What the user should know of a card once an engine has what it takes of it, a line; or "". An
+// emulated card's times say nothing, and its memory is as large as it likes.
+std::string spill_notice(const CardMemoryInfo& after, const CardMemoryPlan& has);
 
 // The card's slots in numbers, for --json; null without a card.
 nlohmann::ordered_json card_json(const Engine& engine);

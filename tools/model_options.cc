@@ -201,8 +201,9 @@ LoadedModel load_on(const std::string& path, const Config& config,
       std::move(description), plan.options,
       [&](int64_t done, int64_t all, const char* what) { bar.update(done, all, what); },
       std::move(sidecar), std::move(ring));
-  if (loaded.card) {
-    const std::string notice = spill_notice(loaded.card->memory_info());
+  if (loaded.card && !loaded.card->is_emulated()) {
+    const std::string notice =
+        spill_notice(loaded.card->memory_info(), *loaded.engine->memory_plan().card);
     if (!notice.empty()) loaded.device_notice += "\n" + notice;
   }
   return loaded;

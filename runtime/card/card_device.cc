@@ -116,6 +116,7 @@ CardDevice::CardDevice(const ModelConfig& c, Weights& weights, CardRuntime& card
   argmax_scratch_ = workspace_.take<uint64_t>(options.sequences * kCardArgmaxParts);
   fit_slots(room_, 0);
   make_ring(room_);
+  slow_bytes_ = experts_.slow_bytes();
 }
 
 // What is still on the stream, a session's clear state, writes memory that goes before the stream.

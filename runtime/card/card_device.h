@@ -43,7 +43,8 @@ class CardDevice : public Device {
   int64_t tokens() const { return experts_.tokens(); }
   std::string take_failure() { return experts_.take_failure(); }
   PromptStats prompt_stats() const { return experts_.prompt_stats(); }
-  int64_t ring_bytes() const;  // that prompts copy experts into
+  int64_t ring_bytes() const;                         // that prompts copy experts into
+  int64_t slow_bytes() const { return slow_bytes_; }  // of the slots at the start: spill_probe.h
 
   Rows allocate_rows(int64_t rows, int64_t width) override { return workspace_.rows(rows, width); }
   Activations allocate_activations(int64_t rows, int64_t width) override {
@@ -115,6 +116,7 @@ class CardDevice : public Device {
   CardReservation kv_;
   SequencePool sequences_;
   CardExperts experts_;
+  int64_t slow_bytes_ = 0;
   const bool kv_f16_;
 
   float *cos_, *sin_;           // card: [positions][rotary_dim / 2]

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kernels/check.h"
+#include "runtime/card/spill_probe.h"
 #include "runtime/host/packed_rows.h"
 
 namespace hotset {
@@ -141,6 +142,12 @@ SlotPlan CardExperts::plan_slots(int64_t bytes) const {
     expert_bytes[layer] = tier_.slot_bytes(tier_.class_of(layer));
   }
   return hotset::plan_slots(expert_bytes, static_cast<int32_t>(experts_), bytes, 0);
+}
+
+int64_t CardExperts::slow_bytes() const {
+  int64_t bytes = 0;
+  for (const CardReservation& slots : slots_) bytes += slow_bytes_of(card_, stream_, slots);
+  return bytes;
 }
 
 // Memory comes before the slots that lie in it, and goes after those that do not any more.

@@ -63,6 +63,8 @@ class CardExperts : private MissComputer {
   const CardTier& tier() const { return tier_; }
   PromptStats prompt_stats() const { return ring_.stats(); }
   int64_t ring_bytes() const { return ring_.card_bytes(); }
+  // Bytes of slots that lie behind the link (spill_probe.h). Nobody is in a slot yet.
+  int64_t slow_bytes() const;
   int64_t card_bytes() const { return workspace_.bytes(); }  // without slots and ring
   int64_t pinned_bytes() const { return workspace_.pinned_bytes() + ring_.pinned_bytes(); }
 

@@ -156,8 +156,14 @@ TEST(CardFallbackTest, OfAnEngineWithoutACardNothingIsKnownAndNothingChanged) {
 }
 
 TEST(CardFallbackTest, ACardThatIsNearlyFullIsTold) {
-  EXPECT_EQ(spill_notice({int64_t{5} << 30, int64_t{10} << 30}), "");
-  EXPECT_THAT(spill_notice({100'000'000, int64_t{10} << 30}), HasSubstr("100 MB free"));
+  const CardMemoryInfo roomy = {int64_t{5} << 30, int64_t{10} << 30};
+  CardMemoryPlan has;
+  EXPECT_EQ(spill_notice(roomy, has), "");
+  EXPECT_THAT(spill_notice({100'000'000, int64_t{10} << 30}, has), HasSubstr("100 MB free"));
+  has.slot_bytes = 6'000'000'000;
+  has.slow_bytes = 410'000'000;
+  EXPECT_THAT(spill_notice(roomy, has),
+              AllOf(HasSubstr("410 MB of the card's 6.00 GB"), HasSubstr("lower vram by 410 MB")));
 }
 
 TEST_F(CardCliTest, ProfilingNeedsACard) {
