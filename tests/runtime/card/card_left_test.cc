@@ -2,6 +2,7 @@
 // text so far, and its answer is the one that the CPU gives to that text.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <functional>
 #include <optional>
 #include <thread>
@@ -86,45 +87,62 @@ TEST_F(CardLeftTest, AnAnswerGoesOnOnTheCpuWhereverTheCardIsLost) {
 
 TEST_F(CardLeftTest, TheCardsSideGoesWithTheLastWhoUsesIt) {
   options_.sessions = 2;
-  const auto engine = open();
-  Session session = engine->open_session(), other = engine->open_session();
-  answer(*engine, other, kFirst);
-  std::shared_ptr<const CardTier> tier = engine->card_tier();
-  card_->calls_left = 30;
-  answer(*engine, session, kFirst);
-  ASSERT_EQ(engine->card_tier(), nullptr);
-  EXPECT_GT(card_->held, 0);
-  tier->verify();
-  tier = nullptr;
-  EXPECT_GT(card_->held, 0);
-  other = engine->open_session();
-  EXPECT_EQ(card_->held, 0);
+  for (const bool is_session_last : {false, true}) {
+    use(FakeOptions());
+    const auto engine = open();
+    Session session = engine->open_session(), other = engine->open_session();
+    answer(*engine, other, kFirst);
+    std::shared_ptr<const CardTier> tier = engine->card_tier();
+    card_->calls_left = 30;
+    answer(*engine, session, kFirst);
+    ASSERT_EQ(engine->card_tier(), nullptr);
+    EXPECT_GT(card_->held, 0);
+    tier->verify();
+    const auto end_session = [&] { other = engine->open_session(); };
+    is_session_last ? tier.reset() : end_session();
+    EXPECT_GT(card_->held, 0) << is_session_last;
+    is_session_last ? end_session() : tier.reset();
+    EXPECT_EQ(card_->held, 0) << is_session_last;
+  }
 }
 
-TEST_F(CardLeftTest, OtherThreadsMayAskAndChangeACardThatIsBeingLeft) {
+// The thread that resizes the slots is held up until it may go on.
+class WaitingRuntime : public FailingRuntime {
+ public:
+  std::atomic<bool> is_resizing = false, may_go = false;
+  void commit(std::byte* reservation, int64_t bytes, const char* what) override {
+    if (what == std::string("expert slots")) {
+      is_resizing = true;
+      is_resizing.notify_all();
+      may_go.wait(false);
+    }
+    FailingRuntime::commit(reservation, bytes, what);
+  }
+};
+
+TEST_F(CardLeftTest, AThreadThatIsAtACardWhichIsLeftMeanwhileEndsThereInPeace) {
   Session reference = on_cpu_->open_session();
   const Generation expected = answer(*on_cpu_, reference, kFirst);
-  const auto engine = open();
   const int64_t quarter = on_cpu_->memory_plan().experts.expert_bytes_total / 4;
-  std::jthread other([&](const std::stop_token& stop) {
-    for (int64_t i = 0; !stop.stop_requested(); ++i) {
-      if (const auto tier = engine->card_tier()) tier->verify();
-      engine->prompt_stats();
-      engine->card_ring_bytes();
-      engine->replace_policy({});
-      try {
-        engine->set_card_room({i % 3 * quarter});
-      } catch (const CardError&) {  // it is the card that fails
-      }
-    }
-  });
+  const auto card = std::make_shared<WaitingRuntime>();
+  std::unique_ptr<Engine> engine;
+  std::jthread other;
+  options_.card = card;
+  options_.before_leaving_card = [&](const MemoryPlan&) {
+    other = std::jthread([&] { EXPECT_THROW(engine->set_card_room({quarter}), CardError); });
+    card->is_resizing.wait(false);
+  };
+  engine = open();
   Session session = engine->open_session();
-  feed(*engine, session, {{1, 2, 3}});
-  session.truncate(0);
-  card_->calls_left = 60;
+  card->calls_left = 60;
   EXPECT_EQ(answer(*engine, session, kFirst).ids, expected.ids);
-  other = {};
-  EXPECT_EQ(card_->held, 0);
+  EXPECT_GT(card->held, 0) << "its slots are being resized";
+  card->may_go = true;
+  card->may_go.notify_all();
+  other.join();
+  EXPECT_EQ(card->held, 0);
+  engine->set_card_room({quarter});  // of what is there no more
+  engine->replace_policy({});
   EXPECT_EQ(engine->card_shared_bytes(), 0);
   EXPECT_EQ(engine->card_ring_bytes(), 0);
   EXPECT_EQ(engine->prompt_stats().computed, 0);
