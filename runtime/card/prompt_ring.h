@@ -63,7 +63,7 @@ class PromptRing {
   PromptStats stats() const;
   int64_t card_bytes() const { return memory_.bytes(); }
   int64_t pinned_bytes() const;
-  std::string take_failure();  // once, why the ring has no slots any more, if a copy has failed
+  std::string take_failure();  // once, why it has no slots: a copy has failed, or its memory
 
  private:
   using Clock = std::chrono::steady_clock;
