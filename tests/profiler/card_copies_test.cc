@@ -6,13 +6,15 @@
 #include "kernels/cuda/fake_runtime.h"
 #include "tests/profiler/rings.h"
 #include "tests/support/engine.h"
+#include "tests/support/on_demand.h"
 
 namespace hotset::test {
 namespace {
 
 class CardCopiesTest : public testing::Test {
  protected:
-  CardCopiesTest() {
+  void SetUp() override {
+    HOTSET_NOT_UNDER_TSAN();
     const std::string path = data_path("models/qwen3_next-b");
     EngineOptions options;
     options.threads = 2;

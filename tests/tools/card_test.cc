@@ -50,6 +50,7 @@ TEST_F(CardCliTest, LogitsHaveTheCpusBitsForEveryNumberOfSlots) {
 }
 
 TEST_F(CardCliTest, APromptsRingHasTheSizeThatIsAskedForOrThereIsNone) {
+  HOTSET_NOT_UNDER_TSAN();
   const std::string run = "eval --json -m " + kDemo + " --file " + text() +
                           " --device emulated --vram 10% --set prompt.ring=";
   const json with = hotset_json(run + "64"), without = hotset_json(run + "0");

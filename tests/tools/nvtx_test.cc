@@ -5,6 +5,7 @@
 #include <set>
 #include <sstream>
 
+#include "tests/support/on_demand.h"
 #include "tests/tools/cli.h"
 
 namespace hotset {
@@ -95,6 +96,7 @@ TEST_F(NvtxTest, RangesHaveTheirNamesAndNestAndBalance) {
 }
 
 TEST_F(NvtxTest, CopiesToACardShowUnderAPromptsExpertsAndOnAThreadOfTheirOwn) {
+  HOTSET_NOT_UNDER_TSAN();
   if (!kHasNvtx) GTEST_SKIP() << kNoNvtx;
   json out;
   int for_prompt = 0, for_slots = 0;

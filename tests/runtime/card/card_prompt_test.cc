@@ -252,6 +252,7 @@ class FullRuntime : public WatchedRuntime {
 };
 
 TEST_F(CardPromptTest, WhereAllExpertsHadSlotsAShrunkCardIsGivenARing) {
+  HOTSET_NOT_UNDER_TSAN();
   const std::vector<float> expected = cpu();
   const auto engine = with_card(all_copied(2), {.order = FakeOrder::kLazy}, 1.0);
   EXPECT_TRUE(same_bits(logits_of(*engine), expected));
@@ -267,6 +268,7 @@ TEST_F(CardPromptTest, WhereAllExpertsHadSlotsAShrunkCardIsGivenARing) {
 }
 
 TEST_F(CardPromptTest, WithoutMemoryForARingTheCpuComputesWhatIsMissingUntilThereIsSome) {
+  HOTSET_NOT_UNDER_TSAN();
   const std::vector<float> expected = cpu();
   const auto card = std::make_shared<FullRuntime>();
   EngineOptions o = options();
