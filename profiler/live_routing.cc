@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 
 #include "kernels/check.h"
 
@@ -128,11 +129,12 @@ RoutingTrace LiveRouting::trace() const {
 
 // The line is drawn through the medians of the tokens that missed as many, each weighed by its
 // tokens, and not through all of them: a neighbour who has a core for some milliseconds makes one
-// layer as slow as a hundred misses do. What was waited for reads is no estimate but seen: where
-// all else is noise, that is left.
+// layer as slow as a hundred misses do. What was waited for reads is no estimate but seen, of the
+// tokens' median likewise: where all else is noise, that is left.
 TuneCosts LiveRouting::costs() const {
   if (tokens_.empty()) return {};
-  double together = 0, squares = 0, misses = 0, waited_ms = 0, ms = 0;
+  double together = 0, squares = 0, misses = 0, ms = 0;
+  std::vector<float> waited_ms;  // a miss, of tokens that had any
   const auto n = static_cast<double>(tokens_.size());
   for (int32_t layer = 0; layer < layers_; ++layer) {
     std::map<int, std::vector<float>> groups;  // by how many were missed
@@ -153,10 +155,11 @@ TuneCosts LiveRouting::costs() const {
   }
   for (const Token& token : tokens_) {
     ms += token.ms;
-    waited_ms += token.waited_ms;
+    const int missed = std::accumulate(token.misses.begin(), token.misses.end(), 0);
+    if (missed > 0) waited_ms.push_back(static_cast<float>(token.waited_ms / missed));
   }
   const double longer = squares > 0 ? together / squares : 0;
-  const double waited = misses > 0 ? waited_ms / misses : 0;
+  const double waited = waited_ms.empty() ? 0 : median(waited_ms);
   TuneCosts costs;
   costs.miss_ms = std::max(longer, waited);
   costs.rest_ms = std::max(ms / n - costs.miss_ms * misses / n, 0.0);

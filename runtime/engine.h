@@ -156,7 +156,8 @@ class Engine {
   const MemoryPlan& memory_plan() const;
   const char* isa() const;
   CardRuntime* card() const;  // null: the host computes all
-  // Likewise. Whole while it is held, though the card is left meanwhile.
+  // Likewise. Whole while it is held, though the card is left meanwhile; the engine must outlive
+  // it.
   std::shared_ptr<const CardTier> card_tier() const;
   PromptStats prompt_stats() const;  // zeroes without a card
   int threads() const;

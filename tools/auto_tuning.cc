@@ -73,9 +73,10 @@ void AutoTuning::tick(std::span<const std::unique_ptr<WatchedEngine>> engines, c
         if (tuned.tuner) tuned.tuner->token(ms);
       });
       if (engine->statistics.card().is_known && !std::exchange(tuned.is_on_card, true)) {
-        fmt::print(stderr,
-                   "hotset: tune: {} (process {}) computes on a card; nothing is changed there\n",
-                   tuned.model, tuned.engine.pid);
+        fmt::print(
+            stderr,
+            "hotset: tune: {} (process {}) computes on a card; nothing is changed meanwhile\n",
+            tuned.model, tuned.engine.pid);
       }
       if (now.monotonic_ns >= tuned.ask_at_ns) attend(tuned, now, log);
     } catch (const Error& error) {

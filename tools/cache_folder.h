@@ -16,7 +16,7 @@ std::optional<std::string> cache_folder();
 // that is this user's, else /dev/shm/hotset-UID. It need not exist (make_private_folder).
 std::string runtime_folder();
 // Where all running engines of this user have theirs. Some are started within the user's session,
-// others are not (cron, su, ssh), and who watches may be either: so both the session's folder and
+// others are not (cron, su), and who watches may be either: so both the session's folder and
 // the one in /dev/shm are looked into. But an XDG_RUNTIME_DIR that is not the session's own is a
 // place apart: then only that. They need not exist, nor be this user's (is_private_folder).
 std::vector<std::string> runtime_folders();

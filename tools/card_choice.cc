@@ -78,10 +78,15 @@ std::optional<CardRoom> card_room(const Engine& engine, const Config& config) {
   plan.recurrent = card.recurrent;
   const int64_t ring_bytes = engine.card_ring_bytes();
   plan.workspace = card.workspace + ring_bytes;
-  return room_on(config.vram, plan,
-                 runtime->memory_info().free_bytes + engine.card_shared_bytes() + card.dense +
-                     card.recurrent + plan.workspace,
-                 ring_bytes == 0 ? config.prompt.ring : 0);
+  try {
+    return room_on(config.vram, plan,
+                   runtime->memory_info().free_bytes + engine.card_shared_bytes() + card.dense +
+                       card.recurrent + plan.workspace,
+                   ring_bytes == 0 ? config.prompt.ring : 0);
+  } catch (const Error&) {
+    if (engine.card() == nullptr) return {};  // left meanwhile: the numbers were of two moments
+    throw;
+  }
 }
 
 // Some systems hand out more than a card has, and move what is too much to the host's memory

@@ -66,7 +66,8 @@ struct PromptConfig {
                 .least = 1,
                 .most = 1 << 16});
     field("ring", self.ring,
-          About{.text = "experts in a card's memory that a prompt copies what has no slot into; 0: "
+          About{.text = "experts in a card's memory that a prompt copies what has no slot into, in "
+                        "fours; 0: "
                         "nothing is copied, the CPU computes it",
                 .least = 0,
                 .most = 1 << 12});

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
+#include <algorithm>
 
 #include "cache/ring.h"
 #include "tools/control_socket.h"
@@ -13,10 +13,8 @@ EngineAddress find_engine(std::span<const std::string> folders, const std::optio
   const std::string where = fmt::format("{}", fmt::join(folders, ", "));
   if (asked) {
     for (const std::string& folder : folders) {
-      std::error_code error;
-      const std::string path = socket_path(folder, *asked);
-      if (is_private_folder(folder) && std::filesystem::exists(path, error))
-        return {folder, *asked};
+      const std::vector<int> pids = engines_in(folder);
+      if (std::find(pids.begin(), pids.end(), *asked) != pids.end()) return {folder, *asked};
     }
     throw Error(fmt::format("{}: process {} is no engine that listens", where, *asked));
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/check.h"
+#include "runtime/card/prompt_ring.h"
 
 namespace hotset {
 
@@ -31,8 +32,8 @@ CardPlan plan_card(const MemoryPlan& host, int64_t vram_bytes, int32_t ring) {
   const int64_t rest = vram_bytes - plan.total();
   plan.experts = plan_slots(slot_bytes, experts_per_layer, rest, 0);
   if (!plan.experts.all_resident()) {
-    plan.prompt_ring =
-        std::min(ring, experts_per_layer) * *std::max_element(slot_bytes.begin(), slot_bytes.end());
+    plan.prompt_ring = PromptRing::slots_of(ring, experts_per_layer) *
+                       *std::max_element(slot_bytes.begin(), slot_bytes.end());
     plan.experts = plan_slots(slot_bytes, experts_per_layer, rest - plan.prompt_ring, 0);
   }
   if (plan.total() <= vram_bytes) return plan;

@@ -15,6 +15,11 @@ constexpr int32_t kPart = 4;
 
 }  // namespace
 
+int32_t PromptRing::slots_of(int32_t ring, int32_t experts_per_layer) {
+  const int32_t slots = std::min(ring, experts_per_layer);
+  return slots < kPart ? slots : slots / kPart * kPart;
+}
+
 PromptRing::PromptRing(CardRuntime& card, CardStream steps, ExpertCache& cache, Recorder& recorder,
                        int32_t experts_per_layer, int64_t slot_bytes, const PromptOptions& options)
     : card_(card),
@@ -23,7 +28,7 @@ PromptRing::PromptRing(CardRuntime& card, CardStream steps, ExpertCache& cache, 
       recorder_(recorder),
       slot_bytes_(slot_bytes),
       part_(std::min({kPart, options.ring, experts_per_layer})),
-      parts_(part_ == 0 ? 0 : std::min(options.ring, experts_per_layer) / part_),
+      parts_(part_ == 0 ? 0 : slots_of(options.ring, experts_per_layer) / part_),
       fixed_break_even_(options.break_even),
       stream_(card) {
   held_.reserve(experts_per_layer);

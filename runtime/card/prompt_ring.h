@@ -35,6 +35,8 @@ class PromptRing {
   // `compute` puts the kernels of these entries of the plan's list on the steps' stream.
   using Compute = std::function<void(int64_t begin, int64_t end)>;
 
+  // What a ring of so many experts holds: all of a layer at most, and whole parts of four.
+  static int32_t slots_of(int32_t ring, int32_t experts_per_layer);
   // slot_bytes: of the largest expert. Has no memory yet.
   PromptRing(CardRuntime& card, CardStream steps, ExpertCache& cache, Recorder& recorder,
              int32_t experts_per_layer, int64_t slot_bytes, const PromptOptions& options);

@@ -103,6 +103,8 @@ TEST(LiveRoutingTest, AMissCostsNoLessThanTheWaitForItsRead) {
   Script script;
   for (int t = 0; t < 12; ++t) {
     script.begin(t);
+    // Once everything stands still.
+    if (t == 3) script.range(RangeName::kReadWait, 0, 400 * kMs, 1);
     for (uint16_t layer = 0; layer < 4; ++layer) {
       const int64_t misses = t % 5;
       script.picks(layer, {1, 2, 3, 4}, static_cast<size_t>(4 - misses));

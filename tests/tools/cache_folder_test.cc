@@ -41,7 +41,10 @@ TEST_F(RuntimeFoldersTest, AFolderOfAnotherUserIsNone) {
   std::string foreign = "/";
   if (geteuid() == 0) {
     foreign = make_folder();
-    ASSERT_EQ(chown(foreign.c_str(), 65534, 65534), 0);
+    if (chown(foreign.c_str(), 65534, 65534) != 0) {
+      fs::remove(foreign);
+      GTEST_SKIP() << "needs another user to give a folder to";
+    }
   }
   name(foreign);
   EXPECT_EQ(runtime_folder(), shared_);

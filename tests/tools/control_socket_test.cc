@@ -15,6 +15,7 @@
 #include <fstream>
 #include <thread>
 
+#include "cache/ring.h"
 #include "kernels/check.h"
 #include "tools/engine_client.h"
 
@@ -169,6 +170,19 @@ TEST_F(ControlSocketTest, AnEngineIsFoundInWhicheverFolderItIs) {
   }
   const ControlSocket other(folders[0]);
   EXPECT_THROW(find_engine(folders, {}), ConfigError) << "there are two";
+}
+
+// What a killed engine left, whose number another one was given.
+TEST_F(ControlSocketTest, ADeadEnginesSocketDoesNotHideALivingOne) {
+  const std::vector<std::string> folders = {parent_ + "/session", folder_};
+  make_private_folder(folders[0]);
+  const int dead = socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = {}};
+  socket_path(folders[0], getpid()).copy(address.sun_path, sizeof address.sun_path - 1);
+  ASSERT_EQ(bind(dead, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  close(dead);
+  socket_ = std::make_unique<ControlSocket>(folder_);
+  EXPECT_EQ(find_engine(folders, getpid()).folder, folder_);
 }
 
 TEST_F(ControlSocketTest, AFolderThatOthersMayWriteIntoHasNoEngines) {

@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "tests/support/on_demand.h"
 #include "tests/tools/cli.h"
 #include "tests/tools/process.h"
 #include "tests/tools/terminal_process.h"
@@ -306,6 +307,7 @@ TEST_F(TuneEngineTest, OfAnEngineOnACardItSaysWhyNotAndWhatInstead) {
 }
 
 TEST_F(TuneEngineTest, TheDaemonSaysWhomItDoesNotTune) {
+  HOTSET_NOT_UNDER_TSAN();
   TerminalProcess chat = start({"run", "--device", "emulated"});
   chat.read_until("> ");
   TerminalProcess daemon({HOTSET_BINARY, "daemon", "--port", "0", "--set", "tune.auto=true"},

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/check.h"
+#include "runtime/card/prompt_ring.h"
 
 namespace hotset {
 namespace {
@@ -36,6 +37,14 @@ TEST(CardPlanTest, ACardForAllExpertsNeedsNoRing) {
   const CardPlan plan = plan_card(host_plan(), 80'000 * kMB);
   EXPECT_TRUE(plan.experts.all_resident());
   EXPECT_EQ(plan.prompt_ring, 0);
+}
+
+TEST(CardPlanTest, ARingTakesNoMoreThanItHolds) {
+  EXPECT_EQ(PromptRing::slots_of(0, 512), 0);
+  EXPECT_EQ(PromptRing::slots_of(3, 512), 3);
+  EXPECT_EQ(PromptRing::slots_of(64, 10), 8);
+  const CardPlan plan = plan_card(host_plan(), 10'000 * kMB, 7);
+  EXPECT_EQ(plan.prompt_ring, 4 * 1'770'000);
 }
 
 TEST(CardPlanTest, ATooSmallCardIsAnErrorWithTheNumbers) {

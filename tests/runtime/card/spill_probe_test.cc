@@ -34,7 +34,7 @@ class SpillingRuntime : public WatchedRuntime {
     if (slots_ != nullptr && at >= slots_ && at < slots_ + bytes_) {
       const auto own_bytes = static_cast<int64_t>(own_ * static_cast<double>(bytes_));
       const bool is_own = at + bytes - slots_ <= own_bytes;
-      std::this_thread::sleep_for(std::chrono::milliseconds(is_own ? 3 : 24));
+      std::this_thread::sleep_for(std::chrono::milliseconds(is_own ? 5 : 60));
       ++looks;
     }
     WatchedRuntime::copy(stream, to, from, bytes);
