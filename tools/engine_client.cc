@@ -2,30 +2,22 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
-#include "cache/ring.h"
 #include "tools/control_socket.h"
 
 namespace hotset {
 
 EngineAddress find_engine(std::span<const std::string> folders, const std::optional<int>& asked) {
   const std::string where = fmt::format("{}", fmt::join(folders, ", "));
-  if (asked) {
-    for (const std::string& folder : folders) {
-      const std::vector<int> pids = engines_in(folder);
-      if (std::find(pids.begin(), pids.end(), *asked) != pids.end()) return {folder, *asked};
-    }
-    throw Error(fmt::format("{}: process {} is no engine that listens", where, *asked));
-  }
   std::vector<EngineAddress> found;
   std::vector<int> pids;
   for (const std::string& folder : folders) {
     for (const int pid : engines_in(folder)) {
+      if (pid == asked) return {folder, pid};
       found.push_back({folder, pid});
       pids.push_back(pid);
     }
   }
+  if (asked) throw Error(fmt::format("{}: process {} is no engine that listens", where, *asked));
   if (found.empty()) {
     throw Error(where + ": no engine is listening; hotset run, bench and eval do while they run");
   }

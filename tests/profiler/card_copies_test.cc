@@ -15,18 +15,16 @@ class CardCopiesTest : public testing::Test {
  protected:
   void SetUp() override {
     HOTSET_NOT_UNDER_TSAN();
-    const std::string path = data_path("models/qwen3_next-b");
-    EngineOptions options;
-    options.threads = 2;
-    options.context = 512;
+    EngineOptions options = small_options();
     options.card = make_fake_runtime({.order = FakeOrder::kLazy});
     options.card_tier.lambda = 0;
     options.card_prompts = {2, 0.01};  // all that is missing is copied, and goes round the ring
-    const MemoryPlan plan = Engine::plan(open_model(path), options);
+    const MemoryPlan plan = Engine::plan(open_model(small_model()), options);
     options.card_room.expert_bytes = plan.experts.expert_bytes_total / 4;
     RingHeader header = small_header();
     header.layers = 8;
-    engine_ = open_engine(path, options, std::make_unique<Ring>(folder_.path(), header, 65536, 16));
+    engine_ = open_engine(small_model(), options,
+                          std::make_unique<Ring>(folder_.path(), header, 65536, 16));
     picks_.emplace(engine_->config());
     feed_new_session(std::vector<int32_t>(20, 5), 0, &*picks_);
     while (engine_->card_tier()->stats().admissions < 3) feed_new_session({7, 8}, 1, nullptr);

@@ -75,14 +75,11 @@ TEST(SpillProbeTest, MemoryThatIsTooSmallToBeTimedIsTakenForTheCards) {
 }
 
 TEST(SpillProbeTest, AnEnginesPlanSaysHowManyOfItsSlotsAreSlow) {
-  const std::string path = data_path("models/qwen3_next-b");
-  EngineOptions options;
-  options.threads = 2;
-  options.context = 512;
+  EngineOptions options = small_options();
   options.card_room.expert_bytes = INT64_MAX;
   for (const double own : {1.0, 0.5}) {
     options.card = std::make_shared<SpillingRuntime>(own);
-    const auto engine = open_engine(path, options);
+    const auto engine = open_engine(small_model(), options);
     const CardMemoryPlan card = *engine->memory_plan().card;
     EXPECT_NEAR(static_cast<double>(card.slow_bytes),
                 (1 - own) * static_cast<double>(card.slot_bytes),
