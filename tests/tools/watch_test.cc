@@ -87,9 +87,11 @@ TEST_F(WatchTest, ADaemonWatchesServesAndEnds) {
   const Result top = hotset("top -1", here());
   EXPECT_THAT(top.out, HasSubstr("hotset-demo-q4_0.gguf"));
   EXPECT_THAT(top.out, HasSubstr("layer   0"));
-  const json state = json::parse(hotset("top --json", here()).out);
-  EXPECT_EQ(state.at("engines").at(0).at("pid"), engine_process.pid());
-  EXPECT_GT(state["engines"].at(0)["tokens"], 0);
+  EXPECT_TRUE(wait_for([&] {  // its first tick may come before its first token
+    const json state = json::parse(hotset("top --json", here()).out);
+    return state.at("engines").at(0).at("pid") == engine_process.pid() &&
+           state["engines"].at(0)["tokens"] > 0;
+  }));
 
   engine_process.kill(SIGTERM);
   EXPECT_TRUE(wait_for([&] { return has("d", "end of engine", engine_process); }));
