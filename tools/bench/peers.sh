@@ -12,6 +12,7 @@ ik_version=0.1.5
 root=${HOTSET_PEERS:-$HOME/.cache/hotset-peers}
 jobs=${JOBS:-$(nproc)}
 cpu=$(grep -m1 ^flags /proc/cpuinfo | md5sum | cut -c1-8)  # built for this processor: another one needs its own build
+export CCACHE_NAMESPACE="peers-$cpu"  # both use ccache where it is installed, and to it -march=native is the same everywhere
 mkdir -p "$root"
 
 fetch() { # package version
@@ -37,6 +38,12 @@ build() { # name source targets...
 
 if [ "$what" = llama ] || [ "$what" = all ]; then
   fetch llama-cpp-python $llama_version
+  # g++ 12 takes the tile intrinsic to read 8 of the 64 bytes of its operand and drops the others' stores: AMX dies of a wrong shape.
+  amx="$root/src/llama_cpp_python-$llama_version/vendor/llama.cpp/ggml/src/ggml-cpu/amx/mmq.cpp"
+  if ! grep -q 'asm volatile("" : : "m"(tc));' "$amx"; then
+    sed -i 's/^\( *\)_tile_loadconfig(&tc);/\1asm volatile("" : : "m"(tc));\n&/' "$amx"
+    rm -f "$root"/llama.cpp-*.done
+  fi
   build llama.cpp "$root/src/llama_cpp_python-$llama_version/vendor/llama.cpp" llama-bench llama-quantize llama-perplexity llama-completion
   echo "converter: $root/src/llama_cpp_python-$llama_version/vendor/llama.cpp/convert_hf_to_gguf.py"
 fi
