@@ -25,10 +25,24 @@ bool is_at(int fd, const std::string& path) {
          open.st_dev == named.st_dev;
 }
 
+// What a link points to is replaced, and not the link: /dev/stdout is one.
+std::string behind_links(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_symlink(path, error)) return path;
+  const std::filesystem::path target = std::filesystem::canonical(path, error);
+  return error ? path : target.string();
+}
+
 }  // namespace
 
 OutputFile::OutputFile(std::string path, Remains remains)
-    : path_(std::move(path)), temporary_(path_ + ".part") {
+    : path_(behind_links(path)), temporary_(path_ + ".part") {
+  // A rename would put the file in place of a device (root's /dev/null) or be refused by a folder
+  // at the very end of the work.
+  struct stat there {};
+  if (stat(path_.c_str(), &there) == 0 && !S_ISREG(there.st_mode)) {
+    throw Error(path_ + ": is no regular file, expected a new name or a file to replace");
+  }
   while (true) {
     const int fd = open(temporary_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0) fail("cannot be created");

@@ -14,7 +14,7 @@ class OutputFile {
  public:
   enum class Remains { kEmptied, kRead };  // of a writer before this one
 
-  // Throws Error with path and reason, as all here do; also if another process is writing the file.
+  // Throws Error with path and reason, as all here do; also if it is being written, or no file.
   explicit OutputFile(std::string path, Remains remains = Remains::kEmptied);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -175,6 +176,25 @@ TEST_F(ScoreFileTest, AFullDiskIsAnErrorAndTheOldFileStays) {
   signal(SIGXFSZ, old_action);
   write(6);
   EXPECT_EQ(read_scores(path()).scores.front(), 6.0f);
+}
+
+TEST_F(ScoreFileTest, WhatIsNoRegularFileIsNotReplaced) {
+  ASSERT_EQ(mkfifo(path().c_str(), 0600), 0);
+  EXPECT_THROW(write(1), Error);
+  EXPECT_TRUE(fs::is_fifo(path()));
+  fs::remove(path());
+  fs::create_directory(path());
+  EXPECT_THROW(write(1), Error);
+  EXPECT_EQ(names(), std::vector<std::string>{"a.scores"}) << "nothing was begun";
+}
+
+TEST_F(ScoreFileTest, ALinkStaysAndItsFileIsReplaced) {
+  write(1);
+  fs::rename(path(), folder_ / "b.scores");
+  fs::create_symlink("b.scores", path());
+  write(2);
+  EXPECT_TRUE(fs::is_symlink(path()));
+  EXPECT_EQ(read_scores(folder_ / "b.scores").scores.front(), 2.0f);
 }
 
 TEST_F(ScoreFileTest, TwoWritersAtOnceAreOneAndAnError) {
