@@ -49,8 +49,10 @@ int64_t LandingFile::read(int64_t offset, int64_t bytes, std::byte* landing) con
       if (now < 0) file_.fail_reading(begin + got, errno);
       if (now == 0) file_.fail_cut(begin + got);
       got += now;
-      // Direct reads go on at page boundaries.
-      if (got < wanted) got = got / kPageBytes * kPageBytes;
+      if (got >= wanted) break;
+      // Direct reads go on at page boundaries; what is less than a page lies at the file's end.
+      if (now < kPageBytes) file_.fail_cut(begin + got);
+      got = got / kPageBytes * kPageBytes;
     }
   }
   file_.check_unchanged();

@@ -156,6 +156,24 @@ TEST_F(ChangedFileTest, AFileCutShortEndsTheStepAndOnlyThat) {
   EXPECT_TRUE(std::equal(again.begin(), again.end(), after.begin()));
 }
 
+// In the middle of a page, and before the end of what is asked for: what is left of that page comes
+// again and again.
+TEST_F(ChangedFileTest, AFileCutWithinAReadIsNoticedInEveryWayOfReading) {
+  const File file(path());
+  Memory landing(landing_bytes_of(8 * kPageBytes), "a test");
+  constexpr int64_t kLeft = 3 * kPageBytes + 100;
+  fs::resize_file(path(), kLeft);
+  for (const FileReads reads : {FileReads::kBuffered, FileReads::kDirect}) {
+    const LandingFile landings(file, reads);
+    try {
+      landings.read(kPageBytes + 10, 7 * kPageBytes, landing.data());
+      ADD_FAILURE() << "read what is not there";
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), AllOf(HasSubstr(path().string()), HasSubstr("ends at byte 12388")));
+    }
+  }
+}
+
 void touch(const fs::path& path) {
   fs::last_write_time(path, fs::last_write_time(path) + std::chrono::seconds(5));
 }
