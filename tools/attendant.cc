@@ -65,6 +65,7 @@ void Attendant::work() {
     attend();
   } catch (const std::exception& error) {  // out of memory, most likely: the steps go on
     fmt::print(stderr, "hotset: {}; hotset ctl cannot reach this run any more\n", error.what());
+    socket_.reset();  // who asks is told so instead of waiting
   }
 }
 

@@ -94,6 +94,12 @@ void load_section(Config& config, const YAML::Node& map, const std::string& pref
                   const std::string& name) {
   std::set<std::string> seen;
   for (const auto& entry : map) {
+    if (!entry.first.IsScalar()) {
+      throw ConfigError(
+          fmt::format("{}:{}: found a key that is a section, a list or nothing, "
+                      "expected a name",
+                      name, entry.first.Mark().line + 1));
+    }
     const std::string key = prefix + entry.first.as<std::string>();
     const std::string where = fmt::format("{}:{}: {}", name, entry.first.Mark().line + 1, key);
     if (!seen.insert(key).second) {

@@ -80,7 +80,7 @@ std::string LiveSettings::answer(const std::string& line) {
     return out.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
   } catch (const ConfigError& error) {
     return refusal_line(error.what(), true);
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {  // out of memory as well: the next request may be smaller
     return refusal_line(error.what(), false);
   }
 }

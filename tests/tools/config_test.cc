@@ -142,6 +142,11 @@ TEST(ConfigTest, WrongTypeIsNamedWithWhatWasFoundAndExpected) {
   EXPECT_THAT(load_error("ctx: 1.5\n"), HasSubstr("a whole number"));
   EXPECT_THAT(load_error("cpu:\n  pin: maybe\n"), HasSubstr("true or false"));
   EXPECT_THAT(load_error("- 1\n"), HasSubstr("expected keys and values"));
+  for (const char* key : {"[a]: 1\n", "{a: b}: 1\n", "~: 1\n"}) {
+    EXPECT_THAT(load_error(std::string("ctx: 5\n") + key),
+                AllOf(HasSubstr("f.yaml:2: found a key"), HasSubstr("expected a name")))
+        << key;
+  }
 }
 
 TEST(ConfigTest, AKeyThatIsThereTwiceIsRefused) {

@@ -116,6 +116,8 @@ TEST_F(CtlTest, ReloadTakesTheFilesLiveKeysAndNamesTheOthers) {
   EXPECT_EQ(ctl("reload").out, "nothing to change\nfrom the next start on: cpu.threads\n");
   configure("ram: [\n");
   EXPECT_EQ(ctl("reload").exit_code, 2);
+  configure("[a]: 1\n");
+  EXPECT_EQ(ctl("reload").exit_code, 2);
   EXPECT_EQ(stats()["settings"]["ram"], "30%");
 }
 
