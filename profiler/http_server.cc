@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <httplib.h>
+#include <sys/socket.h>
 
 #include "kernels/check.h"
 #include "profiler/page.h"
@@ -63,6 +64,12 @@ HttpServer::HttpServer(Daemon& daemon, const HttpOptions& options)
   server.set_write_timeout(kSeconds);
   server.set_keep_alive_timeout(kSeconds);
   server.set_payload_max_length(kRequestBytes);
+  // The library would share the port with other daemons of this user (SO_REUSEPORT), and who
+  // scrapes it would hear now this one's counts and now that one's.
+  server.set_socket_options([](int socket) {
+    const int yes = 1;
+    setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  });
   server.set_default_headers({{"X-Content-Type-Options", "nosniff"},
                               {"Cache-Control", "no-store"},
                               {"Content-Security-Policy",

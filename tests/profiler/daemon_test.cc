@@ -314,6 +314,20 @@ TEST_F(DaemonTest, AnAddressThatOthersReachNeedsAKey) {
   EXPECT_EQ(client.Get("/?key=")->status, 401);
 }
 
+// Else the system would hand out its requests to both.
+TEST_F(DaemonTest, APortIsOneDaemons) {
+  HttpOptions options;
+  options.port = 0;
+  const HttpServer server(daemon, options);
+  options.port = server.port();
+  try {
+    const HttpServer second(daemon, options);
+    ADD_FAILURE() << "two listen on port " << options.port;
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("is another daemon running?"));
+  }
+}
+
 TEST_F(DaemonTest, AFrameFitsItsTerminal) {
   const auto engine = demo(2 << 20);
   decode(*engine, 5);
