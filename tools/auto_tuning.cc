@@ -79,7 +79,7 @@ void AutoTuning::tick(std::span<const std::unique_ptr<WatchedEngine>> engines, c
             tuned.model, tuned.engine.pid);
       }
       if (now.monotonic_ns >= tuned.ask_at_ns) attend(tuned, now, log);
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {
       const auto known = engines_.find(engine->reader.path());
       if (known == engines_.end()) continue;  // a ring that says nothing of picks
       fmt::print(stderr, "hotset: tune: {}\n", error.what());
@@ -155,7 +155,7 @@ void AutoTuning::finish(const Now& now, JsonLog* log) {
     if (!tuned.tuner) continue;
     try {
       if (const auto act = tuned.tuner->abandon()) perform(tuned, *act, now, log);
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {
       fmt::print(stderr, "hotset: tune: {}\n", error.what());
     }
   }

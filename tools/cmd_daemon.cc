@@ -41,6 +41,15 @@ std::unique_ptr<JsonLog> open_log(const Config& config) {
   return std::make_unique<JsonLog>(*config.daemon.log, size.bytes_of(0));
 }
 
+std::unique_ptr<JsonLog> open_log_if_possible(const Config& config) {
+  try {
+    return open_log(config);
+  } catch (const Error& error) {
+    fmt::print(stderr, "hotset: {}; nothing is logged until SIGHUP comes again\n", error.what());
+    return nullptr;
+  }
+}
+
 std::unique_ptr<HttpServer> serve(Daemon& daemon, const Config& config) {
   HttpOptions options;
   options.address = config.daemon.address;
@@ -71,6 +80,7 @@ std::vector<std::string> keys_of_next_start(const DaemonConfig& now, const Daemo
 }
 
 // Puts the settings in force that the file has now; where they cannot be had, all is as before.
+// Only a log whose folder has gone cannot be opened again: the watch goes on without.
 void reload(const DaemonFlags& flags, Config& config, Daemon& daemon, std::unique_ptr<JsonLog>& log,
             std::optional<AutoTuning>& tuning) {
   try {
@@ -90,9 +100,9 @@ void reload(const DaemonFlags& flags, Config& config, Daemon& daemon, std::uniqu
     wanted.daemon.port = config.daemon.port;
     wanted.daemon.key = config.daemon.key;
     config = wanted;
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     fmt::print(stderr, "hotset: settings were not read again: {}\n", error.what());
-    if (!log) log = open_log(config);
+    if (!log) log = open_log_if_possible(config);
   }
 }
 

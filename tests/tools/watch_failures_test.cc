@@ -115,6 +115,25 @@ TEST_F(WatchFailuresTest, ARingThatIsCutOffEndsTheWatchAndNotTheDaemon) {
   EXPECT_EQ(daemon_process.wait(), 0) << said("d");
 }
 
+TEST_F(WatchFailuresTest, ALogWhoseFolderHasGoneEndsTheLogAndNotTheDaemon) {
+  const std::string folder = path("logs");
+  std::filesystem::create_directory(folder);
+  Process daemon_process(program("d", "daemon --port 0 --log " + folder + "/a.jsonl"));
+  ASSERT_TRUE(wait_for([&] { return port("d") != 0; })) << said("d");
+  const auto reload = [&](const char* words) {
+    daemon_process.kill(SIGHUP);
+    return wait_for([&] { return said("d").find(words) != std::string::npos; });
+  };
+  std::filesystem::remove_all(folder);
+  EXPECT_TRUE(reload("nothing is logged until SIGHUP comes again")) << said("d");
+  std::filesystem::create_directory(folder);
+  EXPECT_TRUE(reload("settings read again")) << said("d");
+  Process engine_process(engine());
+  EXPECT_TRUE(wait_for([&] { return has("logs/a", "tick", engine_process); })) << said("d");
+  daemon_process.kill(SIGTERM);
+  EXPECT_EQ(daemon_process.wait(), 0) << said("d");
+}
+
 class WatchFailuresLongTest : public WatchFailuresTest {
  protected:
   void SetUp() override {
