@@ -31,6 +31,7 @@
 #include "tools/commands.h"
 #include "tools/disk_bound.h"
 #include "tools/huge_pages.h"
+#include "tools/in_range.h"
 #include "tools/interrupt.h"
 #include "tools/model_options.h"
 #include "tools/peak_memory.h"
@@ -389,7 +390,7 @@ void add_bench_command(CLI::App& app) {
                    "with --routing: guesses drawn from the trace with this recall, instead of "
                    "the next layer's router")
       ->needs("--routing")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(in_range(0.0, 1.0));
   command->add_flag("--json", o->json, "one JSON object on stdout");
   command->footer(
       "Example:\n  hotset bench -m model.gguf -p 512 -n 128 -r 5 --threads 2\n"

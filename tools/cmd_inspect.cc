@@ -12,6 +12,7 @@
 #include "tools/card_report.h"
 #include "tools/commands.h"
 #include "tools/config.h"
+#include "tools/in_range.h"
 #include "tools/model_options.h"
 #include "tools/progress.h"
 #include "tools/quantised_report.h"
@@ -265,7 +266,7 @@ void add_inspect_command(CLI::App& app) {
   const auto rate = [&](const char* name, double& value, const char* text) {
     command->add_option(name, value, text)
         ->capture_default_str()
-        ->check(CLI::Range(0.001, 1e6))
+        ->check(in_range(0.001, 1e6))
         ->needs(vram);
   };
   rate("--card-gbps", o->card.rates.card_gbps, "for --vram: bandwidth of the card's memory");

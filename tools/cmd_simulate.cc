@@ -15,6 +15,7 @@
 #include "runtime/weights/output_file.h"
 #include "tools/commands.h"
 #include "tools/config.h"
+#include "tools/in_range.h"
 #include "tools/interrupt.h"
 #include "tools/line_plot.h"
 #include "tools/size.h"
@@ -220,7 +221,7 @@ void add_simulate_command(CLI::App& app) {
   command->add_option("--lambda", o->lambdas, "prices of a copy, in hits (0)")
       ->delimiter(',')
       ->allow_extra_args(false)
-      ->check(CLI::Range(0.0, 1e6));
+      ->check(in_range(0.0, 1e6));
   command
       ->add_option("--split", o->split,
                    "equal: as many slots for each layer; shared: layers compete for them, as in "
@@ -229,7 +230,7 @@ void add_simulate_command(CLI::App& app) {
       ->check(CLI::IsMember({"equal", "shared"}));
   command->add_option("--half-life", o->half_life, "of score, in tokens; 0: chosen while running")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 1e6));
+      ->check(in_range(0.0, 1e6));
   command->add_option("--profile", o->profile, "a trace to make static's profile of");
   command->add_option("--plot", o->plot, "write hit rate against slots (.svg)");
   command->add_flag("--json", o->json, "one JSON object on stdout");

@@ -18,6 +18,7 @@
 #include "tools/commands.h"
 #include "tools/config.h"
 #include "tools/engine_client.h"
+#include "tools/in_range.h"
 #include "tools/progress.h"
 #include "tools/size.h"
 #include "tools/tune_subject.h"
@@ -214,11 +215,11 @@ void add_tune_command(CLI::App& app) {
                       "the engine's process (default: the only one there is)");
   command->add_option("--seconds", o->from.seconds, "with --live: watch for at most so long")
       ->capture_default_str()
-      ->check(CLI::Range(0.1, 1e6));
+      ->check(in_range(0.1, 1e6));
   command->add_option("-m,--model", o->from.model,
                       "its model, to measure on this machine what a miss costs");
   command->add_option("--miss-ms", o->from.miss_ms, "what a miss costs, in ms, instead")
-      ->check(CLI::Range(1e-6, 1e6));
+      ->check(in_range(1e-6, 1e6));
   command->add_option("--config", o->from.config_file, "the present settings: a YAML file");
   command
       ->add_option("--set", o->from.sets, "one of the present settings: key=value; may be repeated")
@@ -231,7 +232,7 @@ void add_tune_command(CLI::App& app) {
   list("--policies", o->policies, "some of score,lru,lfu (default: all)");
   list("--half-life", o->half_lives,
        "of score, in tokens; 0: chosen while running (default: 0,4,8,16,32,64)")
-      ->check(CLI::Range(0.0, 1e6));
+      ->check(in_range(0.0, 1e6));
   command
       ->add_option("--tokens", o->from.tokens,
                    "replay the last so many decoded tokens (default: 8192, with --live 1024)")

@@ -67,6 +67,10 @@ TEST_F(TraceCliTest, WhatIsWrongIsNamed) {
   expect_error("trace export " + trace + " -o " + path("x.txt"), 2, ".csv or .i16");
   expect_error("simulate --trace " + trace + " --slots 0%", 2, "--slots");
   expect_error("simulate --trace " + trace + " --policies clock", 2, "score, lru, lfu, static");
+  for (const char* number : {"nan", "-1", "2000000", "much"}) {
+    expect_error("simulate --trace " + trace + " --lambda " + number, 2, "expected 0 to 1e+06");
+  }
+  expect_error("tune --trace " + trace + " --ram 20% --miss-ms nan", 2, "found nan, expected");
   expect_error("bench -m " + kDemo + " -p 0 -n 1 -r 1 --routing " + trace, 1, "as the model has");
   EXPECT_FALSE(std::filesystem::exists(path("x")));
 }
