@@ -29,9 +29,10 @@ bool StepGuard::add(double seconds) {
 }
 
 // The helper loses if a step takes at least 1 % longer with it in the median pair of windows: a
-// neighbour on the same disk that comes and goes spoils one pair, not three.
+// neighbour on the same disk that comes and goes spoils one pair, not three. Once off it must gain
+// as much: where it hardly matters, a run of hours would hear of it every few minutes.
 bool StepGuard::decide() {
-  constexpr double kLoss = 1.01;
+  constexpr double kClearly = 1.01;
   std::array<double, kPairs> ratios;
   seconds_ = {};
   for (int pair = 0; pair < kPairs; ++pair) {
@@ -45,7 +46,7 @@ bool StepGuard::decide() {
   std::sort(ratios.begin(), ratios.end());
   const double median = (ratios[kPairs / 2 - 1] + ratios[kPairs / 2]) / 2;
   const bool was_on = keeps_on_;
-  keeps_on_ = median < kLoss;
+  keeps_on_ = median < (was_on ? kClearly : 1 / kClearly);
   return keeps_on_ != was_on;
 }
 

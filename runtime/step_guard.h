@@ -1,5 +1,5 @@
 // Never slower than without: measures steps with a helper on and off in alternating windows, and
-// keeps it off while it loses. Knows no clock and no helper: times are passed in.
+// keeps it off until it clearly wins. Knows no clock and no helper: times are passed in.
 #pragma once
 
 #include <array>

@@ -46,6 +46,15 @@ TEST(StepGuardTest, WhatBeginsToPayIsTurnedOnAgain) {
   EXPECT_TRUE(guard.is_on());
 }
 
+TEST(StepGuardTest, WhatHardlyMattersIsNotSaidAgainAndAgain) {
+  StepGuard guard;
+  int spoken = run(guard, kMeasured, 1.015, 1.0, no_noise);
+  for (const double on : {1.0, 1.015, 0.995, 1.015, 1.0}) {
+    spoken += run(guard, StepGuard::kHold + kMeasured, on, 1.0, no_noise);
+  }
+  EXPECT_EQ(spoken, 1);
+}
+
 TEST(StepGuardTest, AWarmingCacheFavoursNeither) {
   StepGuard guard;
   const auto warming = [](int i) { return 3.0 - 0.03 * i; };
