@@ -68,6 +68,12 @@ std::string CardCopier::take_failure() {
   return std::exchange(failure_, {});
 }
 
+int64_t CardCopier::pinned_bytes() const {
+  int64_t bytes = 0;
+  for (const Staging& staging : stagings_) bytes += staging.memory.bytes();
+  return bytes;
+}
+
 void CardCopier::work(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
     const auto idle = std::find_if(stagings_.begin(), stagings_.end(),

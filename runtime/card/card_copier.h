@@ -30,6 +30,7 @@ class CardCopier {
   ~CardCopier();  // ends within one copy
   // Once, what has ended the copying, if anything did: steps go on without.
   std::string take_failure();
+  int64_t pinned_bytes() const;
 
  private:
   struct Staging {

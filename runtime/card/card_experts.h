@@ -66,7 +66,9 @@ class CardExperts : private MissComputer {
   // Bytes of slots that lie behind the link (spill_probe.h). Nobody is in a slot yet.
   int64_t slow_bytes() const;
   int64_t card_bytes() const { return workspace_.bytes(); }  // without slots and ring
-  int64_t pinned_bytes() const { return workspace_.pinned_bytes() + ring_.pinned_bytes(); }
+  int64_t pinned_bytes() const {
+    return workspace_.pinned_bytes() + ring_.pinned_bytes() + copier_->pinned_bytes();
+  }
 
  private:
   void compute(int32_t layer, const Routing& picks, const Activations& in, StepKind kind,

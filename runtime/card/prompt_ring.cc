@@ -12,6 +12,7 @@ namespace {
 // Slots of a part: its kernels' launches are as many as those of a single expert, and few experts
 // have enough rows to fill a card. (Not measured on a card.)
 constexpr int32_t kPart = 4;
+constexpr int64_t kStagings = 2;  // one is written while the other one is copied
 
 }  // namespace
 
@@ -39,7 +40,7 @@ void PromptRing::take_memory() {
   if (parts_ == 0 || memory_.data() != nullptr) return;
   try {
     while (std::ssize(used_) < parts_) used_.emplace_back(card_);
-    while (stagings_.size() < 2) stagings_.emplace_back(card_, part_ * slot_bytes_);
+    while (std::ssize(stagings_) < kStagings) stagings_.emplace_back(card_, part_ * slot_bytes_);
     for (Staging& staging : stagings_) staging.holds.reserve(part_);
     memory_ = CardMemory(card_, CardMemory::Place::kCard, int64_t{part_} * parts_ * slot_bytes_,
                          "a ring for prompts");
@@ -57,9 +58,7 @@ int32_t PromptRing::slots() const {
 }
 
 int64_t PromptRing::pinned_bytes() const {
-  int64_t bytes = 0;
-  for (const Staging& staging : stagings_) bytes += staging.memory.bytes();
-  return bytes;
+  return parts_ == 0 ? 0 : kStagings * part_ * slot_bytes_;
 }
 
 double PromptRing::break_even() const {
@@ -124,12 +123,12 @@ void PromptRing::run(int64_t bytes, std::span<const PromptPlan::Copied> copied,
   try {
     for (size_t first = 0, number = 0; first < copied.size(); ++number) {
       const size_t count = std::min<size_t>(part_, copied.size() - first);
-      Staging& staging = stagings_[number % 2];
+      Staging& staging = stagings_[number % kStagings];
       const CardEvent used = used_[number % parts_].event;
       std::byte* const to = data() + number % parts_ * part_ * slot_bytes_;
       card_.synchronise(staging.copied.event);
       tell_watchers(staging);
-      if (number >= 2) {
+      if (number >= kStagings) {
         completed += part_;
         seconds = Clock::now() - begin;
       }

@@ -64,8 +64,8 @@ class PromptRing {
   void add_computed(int64_t experts, int64_t rows, double seconds);
   PromptStats stats() const;
   int64_t card_bytes() const { return memory_.bytes(); }
-  int64_t pinned_bytes() const;
-  std::string take_failure();  // once, why it has no slots: a copy has failed, or its memory
+  int64_t pinned_bytes() const;  // that it has, or takes when a card gets too small for all
+  std::string take_failure();    // once, why it has no slots: a copy has failed, or its memory
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -95,8 +95,8 @@ class PromptRing {
   const int32_t parts_;
   const std::optional<double> fixed_break_even_;
   CardMemory memory_;
-  std::deque<OwnEvent> used_;     // by part
-  std::deque<Staging> stagings_;  // two: one is written while the other one is copied
+  std::deque<OwnEvent> used_;  // by part
+  std::deque<Staging> stagings_;
   std::vector<Held> held_;
   size_t released_ = 0;  // of held_
   mutable std::mutex mutex_;

@@ -267,6 +267,31 @@ TEST_F(CardPromptTest, WhereAllExpertsHadSlotsAShrunkCardIsGivenARing) {
   EXPECT_EQ(engine->card_ring_bytes(), ring_bytes);
 }
 
+class PinnedRuntime : public WatchedRuntime {
+ public:
+  std::byte* allocate_pinned(int64_t bytes, const char* what) override {
+    pinned_bytes += bytes;
+    return WatchedRuntime::allocate_pinned(bytes, what);
+  }
+  int64_t pinned_bytes = 0;
+
+ private:
+  void before(const std::string&, CardStream) override {}
+};
+
+TEST_F(CardPromptTest, PinnedMemoryIsPlannedAtTheStartThatOfALaterRingToo) {
+  const auto card = std::make_shared<PinnedRuntime>();
+  EngineOptions o = options();
+  o.card = card;
+  o.card_prompts = all_copied(2);
+  o.card_room.expert_bytes = all_bytes();
+  const auto engine = open_engine(path(), o);
+  const int64_t planned = engine->memory_plan().pinned;
+  EXPECT_LT(card->pinned_bytes, planned);
+  engine->set_card_room({all_bytes() / 5});
+  EXPECT_EQ(card->pinned_bytes, planned);
+}
+
 TEST_F(CardPromptTest, WithoutMemoryForARingTheCpuComputesWhatIsMissingUntilThereIsSome) {
   HOTSET_NOT_UNDER_TSAN();
   const std::vector<float> expected = cpu();
@@ -298,10 +323,12 @@ class FailingRing : public WatchedRuntime {
  public:
   using WatchedRuntime::WatchedRuntime;
   std::atomic<int64_t> copies_left = INT64_MAX;
+  int64_t under_way = 0;  // calls on the steps' stream that it has not been waited for
 
  private:
   void before(const std::string& call, CardStream stream) override {
     if (call == "wait" && ring_.handle == nullptr) ring_ = stream;
+    if (stream.handle != ring_.handle) under_way = call == "synchronise" ? 0 : under_way + 1;
     if (call != "copy" || stream.handle != ring_.handle) return;
     if (--copies_left < 0) throw CardError("the card: does not copy");
   }
@@ -322,6 +349,7 @@ TEST_F(CardPromptTest, ACopyThatFailsEndsItsStepAndTheCpuComputesLaterOnes) {
       Session session = engine->open_session();
       card->copies_left = copies;
       EXPECT_THROW(feed(*engine, session, ids_), CardError);
+      EXPECT_EQ(card->under_way, 0) << "of a step that has ended";
     }
     engine->resize_experts(all_bytes() / 2);  // nobody is held any more
     engine->resize_experts(all_bytes());
