@@ -39,7 +39,7 @@ struct CpuConfig {
   static void visit(Self& self, Field&& field) {
     field("isa", self.isa,
           About{.text = "instruction set; all give the same bits",
-                .names = "auto|portable|avx2|avx512|avx512vnni"});
+                .names = "auto|portable|avx2|avx512|avx512vnni|amx"});
     field("threads", self.threads,
           About{.text = "compute threads; 0: as many as physical cores", .least = 0, .most = 1024});
     field("pin", self.pin, About{.text = "each compute thread keeps to a core of its own"});

@@ -75,7 +75,7 @@ struct DeltaArgs {
 };
 
 struct KernelTable {
-  const char* name;  // portable, avx2, avx512, avx512vnni
+  const char* name;  // portable, avx2, avx512, avx512vnni, amx
 
   // Quantises one row of k floats into row `row` of out. Returns false if an input is not finite.
   bool (*quantise_activations)(const float* x, int64_t k, const QuantisedRows& out, int64_t row);
@@ -119,7 +119,8 @@ inline constexpr int64_t delta_scratch_floats(int64_t dk, int64_t dv) {
 // The table of that name, or null if this machine cannot run it (or the name is unknown).
 const KernelTable* find_kernel_table(const char* name);
 // Names of all tables, best last; and the best one this machine runs.
-inline constexpr const char* kKernelTableNames[] = {"portable", "avx2", "avx512", "avx512vnni"};
+inline constexpr const char* kKernelTableNames[] = {"portable", "avx2", "avx512", "avx512vnni",
+                                                    "amx"};
 const KernelTable& best_kernel_table();
 // The one a user asked for: a name, or auto for the best. Throws Error.
 const KernelTable& kernel_table_named(const char* name);

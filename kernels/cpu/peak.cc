@@ -11,6 +11,26 @@ constexpr int kChains = 10;  // independent sums: more than a multiply-add's lat
 
 }  // namespace
 
+#ifdef HOTSET_ISA_amx
+int64_t peak_byte_dot(int64_t rounds, float* sink) {  // in cells of 32
+  alignas(64) const int8_t inputs[rows::kTileRows][32] = {};
+  const rows::Bytes w[8] = {};
+  alignas(64) int32_t sums[rows::kTileRows][rows::kRows];
+  rows::shape_tiles(32, {16, 16, 0, 0, 16, 16, 16, 16});
+  rows::load_tile<0>(inputs, 32);
+  rows::load_tile<2>(w, 64);
+  for (int64_t i = 0; i < rounds; ++i) {
+    rows::multiply_tiles<4, 0, 2>();
+    rows::multiply_tiles<5, 0, 2>();
+    rows::multiply_tiles<6, 0, 2>();
+    rows::multiply_tiles<7, 0, 2>();
+  }
+  rows::store_tile<4>(sums[0]);
+  rows::release_tiles();
+  rows::store(sink, rows::to_floats(rows::load_ints(sums[0])));
+  return rounds * 4 * rows::kTileRows * 32 * rows::kRows;
+}
+#else
 int64_t peak_byte_dot(int64_t rounds, float* sink) {
   alignas(64) std::byte weights[512];
   alignas(64) int8_t q[32];
@@ -37,6 +57,7 @@ int64_t peak_byte_dot(int64_t rounds, float* sink) {
   rows::store(sink, all);
   return rounds * kChains * 32 * rows::kRows;
 }
+#endif
 
 int64_t peak_float_fma(int64_t rounds, float* sink) {
   const rows::Floats a = rows::broadcast(0.5f), b = rows::broadcast(1.0f);

@@ -28,6 +28,7 @@ struct GroupSet {
 struct Constants {
   Bytes table, low_table;  // the second for wide tables
   Ints bias[2];  // minus the bias, as half_weights of a unit (block 32), or of its two cells
+  int8_t code_bias;
 };
 
 // Makes the sets of a matrix. What they share is worked out once: a set is a microsecond's work,

@@ -90,6 +90,10 @@ void row_dot_float(const RowDotArgs& args);
 
 }  // namespace hotset::HOTSET_ISA
 
+// What other sets leave to these: one token, a few tokens.
 namespace hotset::avx2 {
+void row_dot_quantised(const RowDotArgs& args);
+}
+namespace hotset::avx512vnni {
 void row_dot_quantised(const RowDotArgs& args);
 }

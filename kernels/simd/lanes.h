@@ -17,7 +17,7 @@
 
 #if defined(HOTSET_ISA_card)
 #include "kernels/cuda/lane.cuh"
-#elif defined(HOTSET_ISA_avx512) || defined(HOTSET_ISA_avx512vnni)
+#elif defined(HOTSET_ISA_avx512) || defined(HOTSET_ISA_avx512vnni) || defined(HOTSET_ISA_amx)
 #include "kernels/simd/lanes_avx512.h"
 #elif defined(HOTSET_ISA_avx2)
 #include "kernels/simd/lanes_avx2.h"

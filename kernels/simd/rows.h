@@ -25,9 +25,13 @@ enum class Range {
 // can be under way at once: begin(start), add_products() for two byte vectors of weights and their
 // inputs at a time, finish(sum, start).
 
+#ifndef HOTSET_ISA_amx
+inline constexpr int kTokensLeast = 0;  // fewer are another set's work
+#endif
+
 }  // namespace hotset::HOTSET_ISA::rows
 
-#if defined(HOTSET_ISA_avx512vnni) || defined(HOTSET_ISA_avx512)
+#if defined(HOTSET_ISA_avx512) || defined(HOTSET_ISA_avx512vnni) || defined(HOTSET_ISA_amx)
 #include "kernels/simd/rows_avx512.h"
 #elif defined(HOTSET_ISA_avx2)
 #include "kernels/simd/rows_avx2.h"

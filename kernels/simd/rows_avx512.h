@@ -170,7 +170,9 @@ struct WideSums {
 
 }  // namespace hotset::HOTSET_ISA::rows
 
-#ifdef HOTSET_ISA_avx512vnni
+#if defined(HOTSET_ISA_amx)
+#include "kernels/simd/rows_amx.h"
+#elif defined(HOTSET_ISA_avx512vnni)
 #include "kernels/simd/rows_avx512_vnni.h"
 #else
 #include "kernels/simd/rows_avx512_widen.h"

@@ -87,7 +87,7 @@ TEST(ConfigTest, TheSchemaHasEveryKeyWithWhatIsSaidOfIt) {
     EXPECT_TRUE(node.contains("default") && node.contains("type")) << key;
   }
   const json& cpu = schema["properties"]["cpu"]["properties"];
-  EXPECT_EQ(cpu["isa"]["enum"], (json{"auto", "portable", "avx2", "avx512", "avx512vnni"}));
+  EXPECT_EQ(cpu["isa"]["enum"], (json{"auto", "portable", "avx2", "avx512", "avx512vnni", "amx"}));
   EXPECT_EQ(cpu["threads"]["maximum"], 1024);
   EXPECT_EQ(cpu["pin"]["type"], "boolean");
   const json& sampler = schema["properties"]["sampler"]["properties"];

@@ -1,0 +1,63 @@
+// What the row dots of quantised matrices share between instruction sets: a tile of tokens and its
+// sums, and a chunk's scales. Included only by row_dot.cc.
+#pragma once
+
+#include "kernels/cpu/row_codes.h"
+
+namespace hotset::HOTSET_ISA {
+
+using rows::kTileSets;
+
+#ifdef HOTSET_ISA_amx
+constexpr int kTile = 2 * rows::kTileRows;
+constexpr int64_t kTokensOfSets = rows::kTileRows;  // more are done a set at a time
+#else
+constexpr int kTile = 16;  // tokens: 16 KB of lanes at 64 or 32 rows
+constexpr int64_t kTokensOfSets = kTile;
+#endif
+
+// A token's sums. Not a power of two apart: a load would wait for a store at the same place of
+// another page.
+struct Lanes {
+  alignas(64) float of[kTileSets][8][kRows];
+  float gap[16];
+};
+
+struct TokenTile {
+  int64_t tokens;
+  int64_t first_unit[kTile];  // of the token's row in QuantisedRows
+  Lanes lanes[kTile];
+};
+
+// A unit's unpacked weights: a vector for each four inputs, two if they are wide.
+template <class Kind>
+using Weights = Bytes[Kind::Codes::kIsWide ? 16 : 8];
+
+// One cell of one token: lane += idot * (scale * a), then lane += asum * (offset * a).
+inline Floats add_scaled(Floats lane, Ints sum, Floats factor, Floats a) {
+  return rows::fma(rows::to_floats(sum), rows::mul(factor, a), lane);
+}
+
+// The scales, offsets and zero points of a chunk's cells, decoded once for all tokens:
+// [cells][kRows].
+template <class Kind>
+struct Factors {
+  static constexpr int kFloats = kChunkUnits * Kind::kCells * kRows;
+  alignas(64) float scales[kFloats];
+  alignas(64) float offsets[Kind::kHasOffset ? kFloats : 1];
+  Ints zeros[Kind::kHasZeros ? kChunkUnits * Kind::kCells : 1];
+
+  void decode(const GroupSet& set, int64_t chunk, int units) {
+    const typename Kind::Supers supers = Kind::supers(set, chunk);
+    for (int cell = 0; cell < units * Kind::kCells; ++cell) {
+      const int64_t block = chunk * kChunkUnits * Kind::kCells + cell;
+      rows::store(scales + cell * kRows, Kind::scale(set, supers, block));
+      if constexpr (Kind::kHasZeros) zeros[cell] = Kind::zeros(set, block);
+      if constexpr (Kind::kHasOffset) {
+        rows::store(offsets + cell * kRows, Kind::offset(set, supers, block));
+      }
+    }
+  }
+};
+
+}  // namespace hotset::HOTSET_ISA
