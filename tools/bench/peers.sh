@@ -4,6 +4,7 @@
 #   ik_llama.cpp (package ik-llama-cpp-python, folder vendor/ik_llama.cpp)
 # Usage: peers.sh [llama|ik|all]     prints the folders with llama-bench, llama-quantize, llama-perplexity, llama-completion ...
 # Needs: python3 with venv (apt: python3-venv), g++, cmake, ninja (apt: ninja-build). First build: 10-15 minutes for llama.cpp, 25-40 for ik on two cores.
+# ik_llama.cpp is built without its attention over caches of q4_0, q4_1 and iq4_nl: caches are f16 here, and each head size compiles them all.
 # Nothing built here is part of Hotset; it is only run beside it.
 set -euo pipefail
 what=${1:-llama}
@@ -29,7 +30,7 @@ build() { # name source targets...
   local name=$1-$cpu src=$2; shift 2
   [ -f "$root/$name.done" ] || {
     cmake -S "$src" -B "$root/$name" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF \
-      -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_WEBUI=OFF > "$root/$name.cmake.log" 2>&1
+      -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_WEBUI=OFF -DGGML_IQK_FA_ALL_QUANTS=OFF > "$root/$name.cmake.log" 2>&1
     cmake --build "$root/$name" -j "$jobs" --target "$@" > "$root/$name.build.log" 2>&1
     touch "$root/$name.done"
   }
