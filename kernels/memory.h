@@ -1,6 +1,7 @@
 // Anonymous memory for weights, caches and workspaces: page-aligned, zero, on huge pages where the
 // kernel grants them (a model is ready in half the time: docs/performance.md), spread over the
-// NUMA nodes where there are several, committed as it is first touched. RAII owner; move-only.
+// NUMA nodes where there are several, committed as it is first touched. Where enough huge pages are
+// set aside (hugetlbfs), those are taken instead, at once. RAII owner; move-only.
 #pragma once
 
 #include <cstddef>
@@ -26,10 +27,13 @@ class Memory {
   void touch() const;
   ~Memory();
   Memory(Memory&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+      : data_(std::exchange(other.data_, nullptr)),
+        bytes_(std::exchange(other.bytes_, 0)),
+        committed_(std::exchange(other.committed_, 0)) {}
   Memory& operator=(Memory&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(committed_, other.committed_);
     return *this;
   }
 
@@ -41,10 +45,12 @@ class Memory {
   }
 
  private:
-  void map(int64_t bytes, const char* what, int protection);
+  void map(int64_t bytes, const char* what);
+  void allow(int64_t end, const char* what);
 
   std::byte* data_ = nullptr;
   int64_t bytes_ = 0;
+  int64_t committed_ = 0;  // from the start; the rest are addresses only
 };
 
 }  // namespace hotset

@@ -161,8 +161,12 @@ std::optional<MemoryRoom> memory_room(const std::string& root) {
     }
   }
   if (!least) return {};
-  const int64_t own = value_of(lines_of(root + "/proc/self/status"), "RssAnon:").value_or(0);
-  least->bytes = std::max<int64_t>(0, least->bytes) + 1024 * std::min(own, INT64_MAX / 2048);
+  const std::vector<std::string> status = lines_of(root + "/proc/self/status");
+  int64_t own = 0;  // pages of hugetlbfs are no part of the others
+  for (const char* name : {"RssAnon:", "HugetlbPages:"}) {
+    own += std::min(value_of(status, name).value_or(0), INT64_MAX / 4096);
+  }
+  least->bytes = std::max<int64_t>(0, least->bytes) + 1024 * own;
   least->bytes = std::min(least->bytes, least->limit_bytes);
   return least;
 }

@@ -21,6 +21,16 @@ TEST(HugePagesTest, CountsOnlyMappingsThatAskedForThem) {
   EXPECT_EQ(huge_page_share(smaps), 0.5);
 }
 
+TEST(HugePagesTest, PagesSetAsideCount) {
+  std::istringstream smaps(
+      "7f00-7f80 rw-p 00000000 00:00 0\n"
+      "Rss:                2048 kB\nAnonHugePages:         0 kB\nVmFlags: rd wr mr hg\n"
+      "7f80-7f90 rw-p 00000000 00:0f 99 /anon_hugepage (deleted)\n"
+      "Rss:                   0 kB\nAnonHugePages:         0 kB\n"
+      "Private_Hugetlb:    6144 kB\nVmFlags: rd wr mr de ht\n");
+  EXPECT_EQ(huge_page_share(smaps), 0.75);
+}
+
 TEST(HugePagesTest, SaysNothingWhereTheSystemDoesNot) {
   std::istringstream smaps("7f00-7f80 rw-p 00000000 00:00 0\nRss: 6144 kB\n");
   EXPECT_FALSE(huge_page_share(smaps).has_value());

@@ -73,6 +73,8 @@ TEST_F(MemoryRoomTest, ABareMachineHasWhatIsAvailable) {
 TEST_F(MemoryRoomTest, WhatTheProcessHoldsAlreadyIsItsRoomToo) {
   write("/proc/self/status", "Name: hotset\nRssAnon:\t  1048576 kB\n");
   EXPECT_EQ(room().bytes, 9216 * kMiB);
+  write("/proc/self/status", "Name: hotset\nRssAnon:\t  1048576 kB\nHugetlbPages:\t  524288 kB\n");
+  EXPECT_EQ(room().bytes, 9728 * kMiB);
 }
 
 TEST_F(MemoryRoomTest, AContainerOfVersion1IsLimitedByItsGroup) {
