@@ -38,7 +38,7 @@ void Recorder::write(RecordType type, uint8_t detail, int32_t layer, const Paylo
   record.set(payload);
   ring_->write(record);
 }
-template void Recorder::write(RecordType, uint8_t, int32_t, const PicksRecord&, uint64_t);
+template void Recorder::write(RecordType, uint8_t, int32_t, const LayerRecord&, uint64_t);
 
 Recorder::Range::Range(Recorder& recorder, RangeName name, int32_t layer, int64_t count,
                        int64_t bytes)
@@ -71,22 +71,48 @@ Recorder::Stage::~Stage() {
 }
 
 void Recorder::end_stage(RangeName name, int32_t layer) {
-  const uint64_t now = now_ns();
-  const auto ns = static_cast<int64_t>(now - stage_ns_);
-  stage_ns_ = now;
-  if (!LayerRecord::has(name)) {
-    write(RecordType::kRange, static_cast<uint8_t>(name), layer, RangeRecord{ns}, now);
+  if (!ring_) return;
+  if (name == RangeName::kHead) {
+    has_head_ = true;
     return;
   }
-  parts_.of(name) += ns;
-  parts_layer_ = layer;
+  const uint64_t now = now_ns();
+  begin_layer(layer);
+  uint64_t more_ns = record_.add(name, now - stage_ns_);
+  while (more_ns > 0) {
+    stage_ns_ = now - more_ns;
+    write_layer();
+    begin_layer(layer);
+    more_ns = record_.add(name, more_ns);
+  }
+  stage_ns_ = now;
   if (name == RangeName::kCombine) write_layer();
 }
 
+void Recorder::begin_layer(int32_t layer) {
+  if (layer_ >= 0 && layer_ != layer) write_layer();
+  layer_ = layer;
+}
+
 void Recorder::write_layer() {
-  write(RecordType::kLayer, 0, parts_layer_, parts_, stage_ns_);
-  parts_ = {};
-  parts_layer_ = -1;
+  write(RecordType::kLayer, 0, layer_, record_, stage_ns_);
+  record_ = {};
+  layer_ = -1;
+}
+
+LayerRecord& Recorder::layer_without_picks(int32_t layer) {
+  begin_layer(layer);
+  write_picks();
+  return record_;
+}
+
+// Ahead of the parts, which have not all ended.
+void Recorder::write_picks() {
+  if (record_.picks == 0) return;
+  LayerRecord picks = record_;
+  picks.ns = {};
+  write(RecordType::kLayer, 0, layer_, picks);
+  record_.picks = 0;
 }
 
 Recorder::Step::Step(Recorder& recorder, int64_t position, int64_t rows)
@@ -96,16 +122,20 @@ Recorder::Step::Step(Recorder& recorder, int64_t position, int64_t rows)
   if (recorder.ring_) recorder.ring_->take_step_lane();
   const RangeName name = rows == 1 ? RangeName::kToken : RangeName::kPrompt;
   recorder.nvtx_.push(static_cast<int>(name), -1, step, 0);
+  recorder.step_thread_.store(pthread_self(), std::memory_order_relaxed);
   recorder.stage_ns_ = begin_ns_;
+  recorder.has_head_ = false;
   recorder.write(RecordType::kStepBegin, 0, -1, record_, begin_ns_);
 }
 
 Recorder::Step::~Step() {
   recorder_.nvtx_.pop();
-  if (recorder_.parts_layer_ >= 0) recorder_.write_layer();  // an error has cut it off
+  if (recorder_.layer_ >= 0) recorder_.write_layer();  // an error has cut it off
+  recorder_.step_thread_.store({}, std::memory_order_relaxed);
   const uint64_t now = recorder_.now_ns();
   record_.duration_ns = static_cast<int64_t>(now - begin_ns_);
   record_.failed = failed_;
+  if (recorder_.has_head_) record_.head_ns = static_cast<int64_t>(now - recorder_.stage_ns_);
   recorder_.write(RecordType::kStepEnd, 0, -1, record_, now);
 }
 
@@ -125,6 +155,7 @@ void Recorder::admit(ExpertId id, SlotId slot, int64_t bytes) {
 }
 
 void Recorder::evict(ExpertId id, SlotId slot, int64_t bytes) {
+  if (ring_ && is_steps_thread()) write_picks();
   if (ring_) ring_->gauges().resident_bytes.fetch_sub(bytes, std::memory_order_relaxed);
   write(RecordType::kEvict, 0, id.layer, SlotRecord{id.expert, slot, bytes});
 }

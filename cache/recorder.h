@@ -4,6 +4,8 @@
 // never allocates.
 #pragma once
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -61,8 +63,8 @@ class Recorder {
   };
   // A part of a step, on the step's thread. Parts follow each other: one begins when the one before
   // it ended, so that the clock is looked at once for both, which is most of what a record costs.
-  // What lies between two of them is the later one's. Those of a layer are one record together,
-  // written when its kCombine ends; the head's is a range of its own.
+  // What lies between two of them is the later one's. Those of a layer are told of together, when
+  // its kCombine ends, and the head with the step, which ends when it does.
   Stage stage(RangeName name, int32_t layer = -1) { return {*this, name, layer}; }
 
   // A step, on the thread that runs it. It has failed unless done() was called.
@@ -81,18 +83,22 @@ class Recorder {
   };
   Step step(int64_t position, int64_t rows) { return {*this, position, rows}; }
 
-  // `count` experts that a wave of a layer's event took, all served in the same way: at(i).
+  // `count` experts that a wave of a layer's event took, all served in the same way: at(i). On the
+  // step's thread the last of them are told of with the layer's parts, or as soon as there are
+  // more, or somebody is evicted: a pick is never told of after the end of what it picked.
   template <class Expert>
   void picks(int32_t layer, size_t count, PickSource source, const Expert& at) {
     if (!ring_) return;
-    for (size_t first = 0; first < count; first += PicksRecord::kMost) {
-      const size_t part = std::min<size_t>(count - first, PicksRecord::kMost);
-      PicksRecord record;
-      for (size_t i = 0; i < part; ++i) {
+    for (size_t first = 0; first < count; first += LayerRecord::kPicksMost) {
+      LayerRecord own;
+      const bool is_of_step = is_steps_thread();
+      LayerRecord& record = is_of_step ? layer_without_picks(layer) : own;
+      record.picks = static_cast<uint8_t>(std::min<size_t>(count - first, LayerRecord::kPicksMost));
+      record.source = source;
+      for (size_t i = 0; i < record.picks; ++i) {
         record.experts[i] = static_cast<uint16_t>(at(first + i));
-        record.sources |= static_cast<uint64_t>(source) << (4 * i);
       }
-      write(RecordType::kPicks, static_cast<uint8_t>(part), layer, record);
+      if (!is_of_step) write(RecordType::kLayer, 0, layer, record);
     }
   }
   // An expert has been read into a slot's place, which took `duration_ns` in all.
@@ -110,8 +116,14 @@ class Recorder {
 
  private:
   uint64_t now_ns() const;  // 0 without a ring
+  bool is_steps_thread() const {
+    return step_thread_.load(std::memory_order_relaxed) == pthread_self();
+  }
   void end_stage(RangeName name, int32_t layer);
+  LayerRecord& layer_without_picks(int32_t layer);
+  void begin_layer(int32_t layer);
   void write_layer();
+  void write_picks();
   template <class Payload>
   void write(RecordType type, uint8_t detail, int32_t layer, const Payload& payload,
              uint64_t time_ns = 0);
@@ -119,10 +131,12 @@ class Recorder {
   const std::unique_ptr<Ring> ring_;
   const NvtxDomain nvtx_;
   std::atomic<uint32_t> step_{0};
-  // The step's thread's own:
-  uint64_t stage_ns_;         // when the step began, or its last stage ended
-  LayerRecord parts_;         // of the layer that has begun,
-  int32_t parts_layer_ = -1;  // or of none
+  std::atomic<pthread_t> step_thread_{};  // of the running step, or nobody's
+  // That thread's own:
+  uint64_t stage_ns_;      // when the step began, or its last stage ended
+  bool has_head_ = false;  // the head has ended, and the step ends next
+  LayerRecord record_;     // of the layer that has begun,
+  int32_t layer_ = -1;     // or of none
 };
 
 }  // namespace hotset

@@ -6,6 +6,7 @@
 // added at the end, and a change of what exists raises kRingVersion.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdint>
@@ -15,8 +16,8 @@ namespace hotset {
 enum class RecordType : uint8_t {
   kStepBegin = 1,  // StepRecord; time: when it began
   kStepEnd,        // StepRecord
-  kPicks,          // PicksRecord: experts of a layer's event, at most 16 a record
-  kRange,          // RangeRecord; detail: RangeName, of none of a layer's parts
+  kLayer,          // LayerRecord: a layer's parts and picks; time: when the last part ended
+  kRange,          // RangeRecord; detail: RangeName, of no part
   kTransfer,       // TransferRecord; detail: TransferCause
   kAdmit,          // SlotRecord: an expert became resident
   kEvict,          // SlotRecord: ... and absent again
@@ -24,12 +25,11 @@ enum class RecordType : uint8_t {
   kError,          // ErrorRecord
   kPrediction,     // PredictionRecord: what a predictor said of a layer, and what was right
   kGuard,          // GuardRecord; detail: GuardLane
-  kLayer,          // LayerRecord: the parts of a layer, when the last of them ended
   kCard,           // CardRecord: how a card's slots served a step, at its end
 };
 
 // Spans of time on one thread; also the names of NVTX ranges and of the Chrome trace. The parts of
-// a layer, which every step has in this order, are kMixer to kCombine.
+// a step, which follow each other without a gap, are each layer's kMixer to kCombine, and kHead.
 enum class RangeName : uint8_t {
   kToken,     // a step of one row
   kPrompt,    // a step of more rows
@@ -45,6 +45,9 @@ enum class RangeName : uint8_t {
   kCopy,      // experts from host memory to the card, on the thread that puts them on their way
 };
 inline constexpr int kRangeNames = 12;
+constexpr bool is_part(RangeName name) {
+  return name >= RangeName::kMixer && name <= RangeName::kHead;
+}
 constexpr const char* range_name(RangeName name) {
   constexpr const char* kNames[kRangeNames] = {"token",     "prompt",    "mixer", "router",
                                                "experts",   "combine",   "head",  "read wait",
@@ -90,16 +93,10 @@ constexpr const char* guard_lane_name(GuardLane lane) {
 struct StepRecord {
   int64_t position = 0;  // of the first row
   int64_t rows = 0;
-  int64_t duration_ns = 0;  // of kStepEnd
-  int64_t failed = 0;       // 1: an Error ended it
-  int64_t unused = 0;
-};
-struct PicksRecord {
-  static constexpr int kMost = 16;
-  uint16_t experts[kMost] = {};  // the first `detail` of them
-  uint64_t sources = 0;          // 4 bits each: PickSource
-
-  PickSource source(int i) const { return static_cast<PickSource>(sources >> (4 * i) & 15); }
+  // Of kStepEnd:
+  int64_t duration_ns = 0;
+  int64_t failed = 0;   // 1: an Error ended it
+  int64_t head_ns = 0;  // of kHead, its last part, which ends with it; 0: it did not come to that
 };
 struct RangeRecord {
   int64_t duration_ns = 0;  // it began that long before `time_ns`
@@ -107,23 +104,30 @@ struct RangeRecord {
   int64_t count = 0;
   int64_t unused[2] = {};
 };
-// How long each part of a layer took in a step. They follow each other without a gap, the last
-// ended at `time_ns`: one record for all, since each is a line of memory that watcher and engine
-// share.
+// How long each part of a layer took in a step, and experts that it picked, all served in the same
+// way. The parts follow each other without a gap, the last ended at `time_ns`. One record for all
+// of it, since each is a line of memory that watcher and engine share; or several, which add up:
+// where there are more picks or other sources, and where a part takes longer than its number can
+// say.
 struct LayerRecord {
-  static constexpr int kParts = 4;
+  static constexpr int kParts = 4, kPicksMost = 11;
   static constexpr RangeName part(int i) {
     return static_cast<RangeName>(static_cast<int>(RangeName::kMixer) + i);
   }
-  std::array<int64_t, kParts> ns = {};
-  int64_t unused = 0;
+  std::array<uint32_t, kParts> ns = {};
+  std::array<uint16_t, kPicksMost> experts = {};  // the first `picks` of them
+  uint8_t picks = 0;
+  PickSource source = {};  // of all of them
 
-  constexpr int64_t sum_ns() const { return ns[0] + ns[1] + ns[2] + ns[3]; }
-  static constexpr bool has(RangeName name) {
-    return name >= RangeName::kMixer && name <= RangeName::kCombine;
-  }
-  int64_t& of(RangeName name) {
+  constexpr int64_t sum_ns() const { return int64_t{ns[0]} + ns[1] + ns[2] + ns[3]; }
+  uint32_t& of(RangeName name) {
     return ns[static_cast<size_t>(name) - static_cast<size_t>(RangeName::kMixer)];
+  }
+  // What of `more_ns` no longer fits: of a process that was stopped for an hour, most.
+  uint64_t add(RangeName name, uint64_t more_ns) {
+    const uint64_t fits = std::min<uint64_t>(more_ns, UINT32_MAX - of(name));
+    of(name) += static_cast<uint32_t>(fits);
+    return more_ns - fits;
   }
 };
 struct TransferRecord {

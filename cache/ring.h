@@ -34,7 +34,7 @@
 namespace hotset {
 
 inline constexpr uint64_t kRingMagic = 0x474e495254455348;  // "HSETRING"
-inline constexpr uint32_t kRingVersion = 2;
+inline constexpr uint32_t kRingVersion = 3;
 inline constexpr uint32_t kRingLanesMax = 1024, kRingPage = 4096;
 inline constexpr uint64_t kRingRecordsMax = 1 << 24;
 

@@ -46,9 +46,8 @@ void LiveRouting::absorb(std::span<const Record> records,
   for (const Record& record : records) {
     if (record.type == RecordType::kStepBegin) begin_step(record);
     if (!is_open_ || record.step != step_) continue;
-    if (record.type == RecordType::kPicks) add_picks(record);
+    if (record.type == RecordType::kLayer) add_layer(record);
     if (record.type == RecordType::kRange) add_wait(record);
-    if (record.type == RecordType::kLayer) end_layer(record);
     if (record.type == RecordType::kCard) is_open_ = false;  // of its hits nobody says who they are
     if (record.type == RecordType::kStepEnd) end_step(record, on_token);
   }
@@ -57,7 +56,6 @@ void LiveRouting::absorb(std::span<const Record> records,
 void LiveRouting::begin_step(const Record& record) {
   is_open_ = record.as<StepRecord>().rows == 1;
   step_ = record.step;
-  layers_done_ = 0;
   token_ = {0, 0, std::vector<uint16_t>(static_cast<size_t>(layers_) * top_k_),
             std::vector<uint16_t>(layers_), std::vector<float>(layers_)};
   for (auto* picks : {&hits_, &missed_}) {
@@ -65,12 +63,15 @@ void LiveRouting::begin_step(const Record& record) {
   }
 }
 
-void LiveRouting::add_picks(const Record& record) {
-  const auto picks = record.as<PicksRecord>();
-  for (int i = 0; i < record.detail; ++i) {
-    auto& of = picks.source(i) == PickSource::kResident ? hits_ : missed_;
-    if (std::ssize(of[record.layer]) < top_k_) of[record.layer].push_back(picks.experts[i]);
+void LiveRouting::add_layer(const Record& record) {
+  const auto layer = record.as<LayerRecord>();
+  auto& of = (layer.source == PickSource::kResident ? hits_ : missed_)[record.layer];
+  for (const uint16_t expert : std::span(layer.experts).first(layer.picks)) {
+    if (std::ssize(of) < top_k_) of.push_back(expert);
   }
+  LayerRecord parts = layer;
+  token_.experts_ms[record.layer] +=
+      static_cast<float>(static_cast<double>(parts.of(RangeName::kExperts)) / 1e6);
 }
 
 void LiveRouting::add_wait(const Record& record) {
@@ -79,11 +80,9 @@ void LiveRouting::add_wait(const Record& record) {
   token_.waited_ms += static_cast<double>(record.as<RangeRecord>().duration_ns) / 1e6;
 }
 
-// A layer ends after the last of its picks.
-void LiveRouting::end_layer(const Record& record) {
-  if (record.layer >= layers_) return;
-  const std::vector<uint16_t>&hits = hits_[record.layer], &missed = missed_[record.layer];
-  if (std::ssize(hits) + std::ssize(missed) != top_k_) return;
+bool LiveRouting::rank_picks(int32_t layer) {
+  const std::vector<uint16_t>&hits = hits_[layer], &missed = missed_[layer];
+  if (std::ssize(hits) + std::ssize(missed) != top_k_) return false;
   std::vector<Ranked> ranked;
   for (const auto* picks : {&hits, &missed}) {
     for (size_t i = 0; i < picks->size(); ++i) {
@@ -93,18 +92,19 @@ void LiveRouting::end_layer(const Record& record) {
   }
   std::stable_sort(ranked.begin(), ranked.end(),
                    [](const Ranked& a, const Ranked& b) { return a.place < b.place; });
-  const size_t first = static_cast<size_t>(record.layer) * top_k_;
+  const size_t first = static_cast<size_t>(layer) * top_k_;
   for (size_t i = 0; i < ranked.size(); ++i) token_.ids[first + i] = ranked[i].expert;
-  token_.misses[record.layer] = static_cast<uint16_t>(missed.size());
-  const int64_t experts_ns = record.as<LayerRecord>().of(RangeName::kExperts);
-  token_.experts_ms[record.layer] = static_cast<float>(static_cast<double>(experts_ns) / 1e6);
-  ++layers_done_;
+  token_.misses[layer] = static_cast<uint16_t>(missed.size());
+  return true;
 }
 
 void LiveRouting::end_step(const Record& record, const std::function<void(double)>& on_token) {
   is_open_ = false;
   const auto step = record.as<StepRecord>();
-  if (step.failed != 0 || layers_done_ != layers_) return;
+  if (step.failed != 0) return;
+  for (int32_t layer = 0; layer < layers_; ++layer) {
+    if (!rank_picks(layer)) return;
+  }
   token_.ms = static_cast<double>(step.duration_ns) / 1e6;
   tokens_.push_back(std::move(token_));
   if (tokens_.size() > tokens_max_) tokens_.pop_front();

@@ -2,7 +2,7 @@
 // replays, and what a miss costs it. Knows no clock and no ring: records come in. Memory is
 // bounded. Thread-compatible.
 //
-// A record of picks has those of one source, resident or not, in the router's order (or, for reads,
+// A layer's record has picks of one source, resident or not, in the router's order (or, for reads,
 // as they landed): the ranks of a layer's picks are put together from that, evenly, which is right
 // in the mean. Prompts have no rows in the ring and are left out, as are tokens of which records
 // were lost, and those of a card, whose ring names only the experts that the card lacked.
@@ -47,9 +47,10 @@ class LiveRouting {
     uint16_t expert = 0;
   };
   void begin_step(const Record& record);
-  void add_picks(const Record& record);
+  void add_layer(const Record& record);
   void add_wait(const Record& record);
-  void end_layer(const Record& record);
+  // False where records were lost: it has not all of them.
+  bool rank_picks(int32_t layer);
   void end_step(const Record& record, const std::function<void(double)>& on_token);
 
   const int32_t layers_, experts_, top_k_;
@@ -60,7 +61,6 @@ class LiveRouting {
   Token token_;
   uint32_t step_ = 0;
   bool is_open_ = false;
-  int32_t layers_done_ = 0;
   std::vector<std::vector<uint16_t>> hits_, missed_;  // [layers], in the order they came
 };
 

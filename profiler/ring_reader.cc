@@ -111,17 +111,22 @@ bool RingReader::writer_is_alive() const {
 }
 
 void RingReader::drain(std::vector<Record>& out) {
-  const size_t first = out.size();
+  const auto first = std::ssize(out);
   std::array<uint64_t, 2> gauges;
   static_assert(offsetof(RingGauges, resident_bytes) == sizeof(uint64_t));
   if (!read(kRingGaugesAt, &gauges, sizeof gauges)) gauges = {};
   budget_bytes_ = static_cast<int64_t>(gauges[0]);
   resident_bytes_ = static_cast<int64_t>(gauges[1]);
-  for (Lane& lane : lanes_) drain_lane(lane, out);
-  const auto begin = out.begin() + static_cast<std::ptrdiff_t>(first);
-  const auto is_earlier = [](const Record& a, const Record& b) { return a.time_ns < b.time_ns; };
-  // Where nothing was read from the file, only the step's lane has any.
-  if (!std::is_sorted(begin, out.end(), is_earlier)) std::stable_sort(begin, out.end(), is_earlier);
+  // Where nothing was read from the model's file, only the step's lane has any.
+  int lanes_with_records = 0;
+  for (Lane& lane : lanes_) {
+    const size_t before = out.size();
+    drain_lane(lane, out);
+    lanes_with_records += out.size() > before ? 1 : 0;
+  }
+  if (lanes_with_records <= 1) return;
+  std::stable_sort(out.begin() + first, out.end(),
+                   [](const Record& a, const Record& b) { return a.time_ns < b.time_ns; });
 }
 
 // At most a lap a call, whatever the head says. A piece of cells is read after the head that says
@@ -167,12 +172,12 @@ void RingReader::take(const Cell& cell, uint64_t sequence, uint64_t number,
   }
   std::array<uint64_t, 7> words;
   std::copy(cell.begin() + 1, cell.end(), words.begin());
-  const auto record = std::bit_cast<Record>(words);
+  const Record& record = out.emplace_back(std::bit_cast<Record>(words));
   if (is_valid(record)) {
-    out.push_back(record);
     ++reported_;
   } else {
     ++invalid_;
+    out.pop_back();
   }
 }
 
@@ -188,26 +193,22 @@ bool RingReader::is_valid(const Record& r) const {
     case RecordType::kStepBegin:
     case RecordType::kStepEnd: {
       const auto s = r.as<StepRecord>();
-      return is_time(s.duration_ns) && is_size(s.position) && s.rows >= 1 && is_size(s.rows);
-    }
-    case RecordType::kPicks: {
-      const auto p = r.as<PicksRecord>();
-      if (!has_layer() || r.detail > PicksRecord::kMost) return false;
-      for (int i = 0; i < r.detail; ++i) {
-        if (!is_expert(p.experts[i]) || static_cast<int>(p.source(i)) >= kPickSources) return false;
-      }
-      return true;
-    }
-    case RecordType::kRange: {
-      const auto range = r.as<RangeRecord>();
-      return r.detail < kRangeNames && !LayerRecord::has(static_cast<RangeName>(r.detail)) &&
-             (has_layer() || r.layer == kNoLayer) && is_time(range.duration_ns) &&
-             is_size(range.bytes) && is_size(range.count);
+      return is_time(s.duration_ns) && s.head_ns >= 0 && s.head_ns <= s.duration_ns &&
+             is_size(s.position) && s.rows >= 1 && is_size(s.rows);
     }
     case RecordType::kLayer: {
       const auto layer = r.as<LayerRecord>();
-      return has_layer() && std::all_of(layer.ns.begin(), layer.ns.end(), is_time) &&
-             is_time(layer.sum_ns());
+      const auto picks =
+          std::span(layer.experts).first(std::min<size_t>(layer.picks, layer.experts.size()));
+      return has_layer() && is_time(layer.sum_ns()) && layer.picks == picks.size() &&
+             static_cast<int>(layer.source) < kPickSources &&
+             std::all_of(picks.begin(), picks.end(), is_expert);
+    }
+    case RecordType::kRange: {
+      const auto range = r.as<RangeRecord>();
+      return r.detail < kRangeNames && !is_part(static_cast<RangeName>(r.detail)) &&
+             (has_layer() || r.layer == kNoLayer) && is_time(range.duration_ns) &&
+             is_size(range.bytes) && is_size(range.count);
     }
     case RecordType::kTransfer: {
       const auto t = r.as<TransferRecord>();

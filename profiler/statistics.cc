@@ -144,14 +144,11 @@ void Statistics::absorb(std::span<const Record> records,
         end_event();
         end_step(r, on_token);
         break;
-      case RecordType::kPicks:
-        absorb_picks(r);
+      case RecordType::kLayer:
+        absorb_layer(r);
         break;
       case RecordType::kRange:
         absorb_range(r);
-        break;
-      case RecordType::kLayer:
-        if (is_of_token(r)) token_.compute_ns += r.as<LayerRecord>().sum_ns();
         break;
       case RecordType::kTransfer: {
         const auto t = r.as<TransferRecord>();
@@ -211,25 +208,26 @@ void Statistics::begin_step(const Record& record) {
   }
 }
 
-void Statistics::absorb_picks(const Record& record) {
+void Statistics::absorb_layer(const Record& record) {
+  const auto layer = record.as<LayerRecord>();
+  if (is_of_token(record)) token_.compute_ns += layer.sum_ns();
+  if (layer.picks == 0) return;
   if (record.layer != event_layer_) end_event();
   event_layer_ = record.layer;
-  const auto picks = record.as<PicksRecord>();
-  Second& second = second_of(record.time_ns);
-  for (int i = 0; i < record.detail; ++i) {
-    const auto source = static_cast<size_t>(picks.source(i));
-    const size_t at = index(record.layer, picks.experts[i]);
-    ++picks_.by_source[source];
-    ++layer_picks_[record.layer].by_source[source];
-    ++second.layers[record.layer].by_source[source];
+  const auto source = static_cast<size_t>(layer.source);
+  picks_.by_source[source] += layer.picks;
+  layer_picks_[record.layer].by_source[source] += layer.picks;
+  second_of(record.time_ns).layers[record.layer].by_source[source] += layer.picks;
+  for (const uint16_t expert : std::span(layer.experts).first(layer.picks)) {
+    const size_t at = index(record.layer, expert);
     heat_[at] += 1;
-    if (picks.source(i) == PickSource::kResident && use_[at] == Use::kAdmitted) {
+    if (layer.source == PickSource::kResident && use_[at] == Use::kAdmitted) {
       ++admissions_hit_;
       use_[at] = Use::kHit;
     }
-    if (is_in_event_[picks.experts[i]]) continue;  // which an engine does not write
-    is_in_event_[picks.experts[i]] = true;
-    event_.push_back(picks.experts[i]);
+    if (is_in_event_[expert]) continue;  // which an engine does not write
+    is_in_event_[expert] = true;
+    event_.push_back(expert);
   }
 }
 
@@ -267,9 +265,6 @@ void Statistics::absorb_range(const Record& record) {
   if (!is_of_token(record)) return;
   const auto range = record.as<RangeRecord>();
   switch (static_cast<RangeName>(record.detail)) {
-    case RangeName::kHead:
-      token_.compute_ns += range.duration_ns;
-      return;
     case RangeName::kReadWait:
     case RangeName::kFillWait:
       token_.read_wait_ns += range.duration_ns;
@@ -308,9 +303,10 @@ void Statistics::end_step(const Record& record, const std::function<void(const T
   if (!is_whole) return;
   token_.step_ns = end.duration_ns;
   token_.failed = end.failed != 0;
+  token_.compute_ns += end.head_ns;
   // A wait for the card holds the reads of what the host computes for it meanwhile.
   token_.card_wait_ns -= std::min(token_.card_wait_ns, token_.read_wait_ns);
-  // A layer's parts hold its waits.
+  // The parts hold the waits.
   token_.compute_ns -= std::min(token_.compute_ns, token_.read_wait_ns + token_.card_wait_ns);
   notice_topic();
   TimeCounts counts;

@@ -111,7 +111,7 @@ class Statistics {
   }
   Second& second_of(uint64_t time_ns);
   void begin_step(const Record& record);
-  void absorb_picks(const Record& record);
+  void absorb_layer(const Record& record);
   void absorb_range(const Record& record);
   void absorb_card(const Record& record);
   void end_event();

@@ -16,7 +16,7 @@ struct Event {
   const Record* record;
 };
 
-// Those of a record: none, one, or a layer's parts.
+// Those of a record: none, one, a step with its head, or a layer's parts.
 void add_events(const Record& r, std::vector<Event>& events) {
   auto end_ns = static_cast<int64_t>(r.time_ns);
   const auto add = [&](RangeName name, int64_t ns, int64_t bytes, int64_t count) {
@@ -25,6 +25,7 @@ void add_events(const Record& r, std::vector<Event>& events) {
   if (r.type == RecordType::kStepEnd) {
     const auto step = r.as<StepRecord>();
     add(step.rows == 1 ? RangeName::kToken : RangeName::kPrompt, step.duration_ns, 0, step.rows);
+    if (step.head_ns > 0) add(RangeName::kHead, step.head_ns, 0, 0);
   } else if (r.type == RecordType::kRange) {
     const auto range = r.as<RangeRecord>();
     add(static_cast<RangeName>(r.detail), range.duration_ns, range.bytes, range.count);

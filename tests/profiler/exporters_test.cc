@@ -48,9 +48,8 @@ class ExportersTest : public testing::Test {
     script.range(RangeName::kCardWait, 0xffff, 3 * kMs);
     script.records.back().set(RangeRecord{.duration_ns = 23 * kMs});  // with the reads
     script.layer(1, {{0, 0, 5 * kMs, 0}}, 3 * kMs);
-    script.range(RangeName::kHead, 0xffff, 4 * kMs);
     script.time_ns += 2 * kMs;
-    script.end();
+    script.end(4 * kMs);
     for (const int32_t expert : {1, 3}) slot(RecordType::kEvict, expert);
     transfer(TransferCause::kMiss, 100, (1 << 13) - 1, 0);
     transfer(TransferCause::kMiss, 100, 1 << 13, 0);

@@ -23,10 +23,11 @@ void add_token(Script& script, int64_t position, uint16_t first, size_t hits, in
     for (int i = 0; i < 4; ++i) ids.push_back(static_cast<uint16_t>(first + layer + i));
     script.picks(layer, ids, hits);
     const int64_t ms = 5 + 2 * (4 - static_cast<int64_t>(hits)) + neighbour_ms;
-    script.layer(layer, {{0, 0, ms * static_cast<int64_t>(kMs), 0}});
+    const auto half_ns = static_cast<uint32_t>(ms * kMs / 2);  // records of a layer add up
+    script.layer(layer, {{0, 0, half_ns, 0}});
+    script.layer(layer, {{0, 0, half_ns, 0}});
   }
-  script.range(RangeName::kHead, 0xffff, 3 * kMs);
-  script.end();
+  script.end(3 * kMs);
 }
 
 LiveRouting routing_of(const Script& script, std::vector<double>* ms = nullptr,
@@ -91,7 +92,7 @@ TEST(LiveRoutingTest, MissesThatSeemToSaveTimeCostNothing) {
     for (uint16_t layer = 0; layer < 4; ++layer) {
       const auto hits = static_cast<size_t>(t % 5);
       script.picks(layer, {1, 2, 3, 4}, hits);
-      script.layer(layer, {{0, 0, static_cast<int64_t>((5 + hits) * kMs), 0}});
+      script.layer(layer, {{0, 0, static_cast<uint32_t>((5 + hits) * kMs), 0}});
     }
     script.end();
   }
@@ -110,7 +111,7 @@ TEST(LiveRoutingTest, AMissCostsNoLessThanTheWaitForItsRead) {
       script.picks(layer, {1, 2, 3, 4}, static_cast<size_t>(4 - misses));
       script.range(RangeName::kReadWait, layer, kMs * static_cast<uint64_t>(misses), misses);
       script.range(RangeName::kFillWait, layer, kMs * static_cast<uint64_t>(misses), misses);
-      script.layer(layer, {{0, 0, 20 * static_cast<int64_t>(kMs), 0}});
+      script.layer(layer, {{0, 0, 20 * kMs, 0}});
     }
     script.end();
   }
@@ -123,10 +124,10 @@ TEST(LiveRoutingTest, WhatIsNotWholeOrNotOneRowIsLeftOut) {
   script.begin(1, 5);
   script.end();
   script.begin(6);  // fails
-  script.add(RecordType::kStepEnd, 0, 0, StepRecord{6, 1, 1, 1});
+  script.add(RecordType::kStepEnd, 0, 0, StepRecord{6, 1, 1, 1, 0});
   add_token(script, 7, 10, 4);
   add_token(script, 8, 10, 4);
-  script.records.erase(script.records.end() - 3);  // a record of the last token was lost
+  script.records.erase(script.records.end() - 4);  // a record of the last token was lost
   EXPECT_EQ(routing_of(script).tokens(), 1);
 }
 

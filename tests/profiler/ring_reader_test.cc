@@ -51,17 +51,18 @@ TEST_F(RingReaderTest, WhatTheHeaderExcludesIsInvalidFromTheFirstValueOn) {
     EXPECT_EQ(reader.invalid(), invalid + (taken ? 0 : 1));
     return taken;
   };
-  const auto picks = [](int count, uint16_t expert, uint64_t source, uint16_t layer = 0) {
-    PicksRecord p;
-    p.experts[count - 1] = expert;
-    p.sources = source << (4 * (count - 1));
-    return record(RecordType::kPicks, static_cast<uint8_t>(count), layer, p);
+  const auto picks = [](size_t count, uint16_t expert, int source, uint16_t layer = 0) {
+    LayerRecord p;
+    p.experts[std::min<size_t>(count, LayerRecord::kPicksMost) - 1] = expert;
+    p.picks = static_cast<uint8_t>(count);
+    p.source = static_cast<PickSource>(source);
+    return record(RecordType::kLayer, 0, layer, p);
   };
-  EXPECT_TRUE(is_taken(picks(16, 63, kPickSources - 1, 3)));
-  EXPECT_FALSE(is_taken(picks(16, 64, 0)));
-  EXPECT_FALSE(is_taken(picks(16, 63, kPickSources)));
+  EXPECT_TRUE(is_taken(picks(11, 63, kPickSources - 1, 3)));
+  EXPECT_FALSE(is_taken(picks(11, 64, 0)));
+  EXPECT_FALSE(is_taken(picks(11, 63, kPickSources)));
   EXPECT_FALSE(is_taken(picks(1, 0, 0, 4)));
-  EXPECT_FALSE(is_taken(record(RecordType::kPicks, 17)));
+  EXPECT_FALSE(is_taken(picks(12, 63, 0)));
 
   const auto range = [](uint8_t name, uint16_t layer, int64_t ns) {
     return record(RecordType::kRange, name, layer, RangeRecord{.duration_ns = ns});
@@ -76,7 +77,6 @@ TEST_F(RingReaderTest, WhatTheHeaderExcludesIsInvalidFromTheFirstValueOn) {
   EXPECT_TRUE(is_taken(record(RecordType::kLayer, 0, 3, LayerRecord{{250, 250, 250, 250}})));
   EXPECT_FALSE(is_taken(record(RecordType::kLayer, 0, 4, LayerRecord{})));
   EXPECT_FALSE(is_taken(record(RecordType::kLayer, 0, 3, LayerRecord{{251, 250, 250, 250}})));
-  EXPECT_FALSE(is_taken(record(RecordType::kLayer, 0, 3, LayerRecord{{-1, 0, 0, 0}})));
 
   const auto transfer = [](uint8_t cause, uint16_t layer, int32_t expert, int32_t to_card) {
     return record(
@@ -103,6 +103,9 @@ TEST_F(RingReaderTest, WhatTheHeaderExcludesIsInvalidFromTheFirstValueOn) {
     EXPECT_FALSE(is_taken(record(type, 0, 0, StepRecord{0, 0, 0})));
     EXPECT_FALSE(is_taken(record(type, 0, 0, StepRecord{-1, 1, 0})));
     EXPECT_FALSE(is_taken(record(type, 0, 0, StepRecord{0, 1, 1001})));
+    EXPECT_TRUE(is_taken(record(type, 0, 0, StepRecord{0, 1, 9, 0, 9})));
+    EXPECT_FALSE(is_taken(record(type, 0, 0, StepRecord{0, 1, 9, 0, 10})));
+    EXPECT_FALSE(is_taken(record(type, 0, 0, StepRecord{0, 1, 9, 0, -1})));
   }
   EXPECT_TRUE(is_taken(record(RecordType::kPrediction, 0, 3, PredictionRecord{8, 4, 4})));
   EXPECT_FALSE(is_taken(record(RecordType::kPrediction, 0, 3, PredictionRecord{8, 5, 4})));

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -96,9 +97,14 @@ class Script {
     begin_ns_ = time_ns;
     add(RecordType::kStepBegin, 0, 0, StepRecord{position, rows});
   }
-  void end() {
+  // `head_ns` of it have not gone by yet.
+  void end(uint64_t head_ns = 0) {
+    time_ns += head_ns;
     add(RecordType::kStepEnd, 0, 0,
-        StepRecord{position_, rows_, static_cast<int64_t>(time_ns - begin_ns_)});
+        StepRecord{.position = position_,
+                   .rows = rows_,
+                   .duration_ns = static_cast<int64_t>(time_ns - begin_ns_),
+                   .head_ns = static_cast<int64_t>(head_ns)});
   }
   void range(RangeName name, uint16_t layer, uint64_t ns, int64_t count = 0) {
     time_ns += ns;
@@ -110,14 +116,11 @@ class Script {
     time_ns += static_cast<uint64_t>(parts.sum_ns()) - waited_ns;
     add(RecordType::kLayer, 0, layer, parts);
   }
+  // The first `hits` are resident, the others are read.
   void picks(uint16_t layer, const std::vector<uint16_t>& experts, size_t hits) {
-    PicksRecord record;
-    for (size_t i = 0; i < experts.size(); ++i) {
-      record.experts[i] = experts[i];
-      const auto source = i < hits ? PickSource::kResident : PickSource::kRead;
-      record.sources |= static_cast<uint64_t>(source) << (4 * i);
-    }
-    add(RecordType::kPicks, static_cast<uint8_t>(experts.size()), layer, record);
+    const auto hit = experts.begin() + static_cast<std::ptrdiff_t>(hits);
+    wave(layer, {experts.begin(), hit}, PickSource::kResident);
+    wave(layer, {hit, experts.end()}, PickSource::kRead);
   }
   template <class Payload>
   void add(RecordType type, uint8_t detail, uint16_t layer, const Payload& payload) {
@@ -134,6 +137,15 @@ class Script {
   std::vector<Record> records;
 
  private:
+  void wave(uint16_t layer, const std::vector<uint16_t>& experts, PickSource source) {
+    if (experts.empty()) return;
+    LayerRecord record;
+    record.picks = static_cast<uint8_t>(experts.size());
+    record.source = source;
+    std::copy(experts.begin(), experts.end(), record.experts.begin());
+    add(RecordType::kLayer, 0, layer, record);
+  }
+
   uint32_t step_ = 0;
   uint64_t begin_ns_ = 0;
   int64_t position_ = 0, rows_ = 1;

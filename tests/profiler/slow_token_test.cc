@@ -16,8 +16,9 @@ class SlowTokenTest : public testing::Test {
     script.begin(position, rows);
     const uint64_t begin_ns = script.time_ns;
     script.time_ns += ns;
-    script.add(RecordType::kStepEnd, 0, 0,
-               StepRecord{position, rows, static_cast<int64_t>(script.time_ns - begin_ns), failed});
+    script.add(
+        RecordType::kStepEnd, 0, 0,
+        StepRecord{position, rows, static_cast<int64_t>(script.time_ns - begin_ns), failed, 0});
     position += rows;
   }
   void tick() {

@@ -33,9 +33,8 @@ TEST_F(StatisticsTest, ATokensTimeIsSplitWithoutCountingAnyOfItTwice) {
   script.range(RangeName::kReadWait, 0, 30 * kMs, 6);
   // The layer holds the wait that ended before it.
   script.layer(0, {{kMs, kMs / 2, 32 * kMs, kMs / 2}}, 30 * kMs);
-  script.range(RangeName::kHead, 0xffff, 2 * kMs);
   script.time_ns += kMs;
-  script.end();
+  script.end(2 * kMs);
   absorb();
   ASSERT_EQ(tokens.size(), 2U);
   const Token& token = tokens[1];
@@ -160,7 +159,7 @@ TEST_F(StatisticsTest, AfterAStepThatFailedNobodyKnowsWhatTheNextOneFollows) {
   script.begin(1);
   script.end();
   script.begin(2);
-  script.add(RecordType::kStepEnd, 0, 0, StepRecord{2, 1, 0, 1});
+  script.add(RecordType::kStepEnd, 0, 0, StepRecord{2, 1, 0, 1, 0});
   script.time_ns += 5000 * kMs;
   script.begin(3);
   script.end();

@@ -43,6 +43,7 @@ TEST_F(WatchTest, ATimelineLoadsAndItsRangesNest) {
   EXPECT_EQ(count["prompt"], 1);
   EXPECT_GT(count["read"], 0);
   EXPECT_EQ(count["router"], count["experts"]);
+  EXPECT_EQ(count["head"], count["token"] + count["prompt"]);
 }
 
 TEST_F(WatchTest, ATimelineWithoutRecordsIsRefused) {
