@@ -89,9 +89,9 @@ bool Daemon::is_slow(WatchedEngine& engine, const Token& token) const {
     const auto by_factor =
         static_cast<int64_t>(std::ceil(static_cast<double>(token.latency_ns()) / slow_factor_));
     const int64_t bound = std::min(by_factor, token.latency_ns() - kLeastNs);
-    const auto below =
-        std::count_if(known.begin(), known.end(), [&](int64_t latency) { return latency < bound; });
-    slow = below > std::ssize(known) / 2;
+    const auto is_below = [&](int64_t latency) { return latency < bound; };
+    // Nothing takes less than no time: most tokens of a small model need no look at the others.
+    slow = bound > 0 && std::count_if(known.begin(), known.end(), is_below) > std::ssize(known) / 2;
   }
   if (known.size() < kLatenciesKept) {
     known.push_back(token.latency_ns());

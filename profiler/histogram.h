@@ -25,10 +25,10 @@ class Histogram {
     return static_cast<uint64_t>(bucket % kSteps + kSteps) << octave;
   }
 
-  void add(uint64_t value) {
-    ++counts_[bucket(value)];
-    ++count_;
-    sum_ += static_cast<double>(value);
+  void add(uint64_t value, uint64_t times = 1) {
+    counts_[bucket(value)] += times;
+    count_ += times;
+    sum_ += static_cast<double>(value) * static_cast<double>(times);
   }
   uint64_t count() const { return count_; }
   double sum() const { return sum_; }

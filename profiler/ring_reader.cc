@@ -20,7 +20,7 @@ constexpr uint16_t kNoLayer = 0xffff;
 constexpr size_t kPiece = 256;  // cells that are read at once: few, so that they are still cached
 
 // Bounds that no real engine comes near; they keep what a reader allocates small.
-constexpr int32_t kLayersMax = 4096, kExpertsMax = 65536;
+constexpr int32_t kLayersMax = 4096, kExpertsMax = 4096;
 constexpr int64_t kCellsMax = int64_t{1} << 22;  // layers * experts
 
 }  // namespace

@@ -57,9 +57,9 @@ Statistics::Statistics(const RingHeader& header)
       heat_(static_cast<size_t>(layers_) * experts_),
       use_(heat_.size()),
       is_in_event_(experts_),
-      others_(experts_),
-      found_at_(experts_),
-      recency_(layers_) {
+      reuses_(experts_),
+      rank_(heat_.size(), kNeverUsed),
+      moves_(experts_) {
   for (Second& second : seconds_) second.layers.resize(layers_);
 }
 
@@ -125,6 +125,12 @@ uint64_t Statistics::bytes_read() const {
   uint64_t sum = 0;
   for (const TransferCounts& counts : reads_) sum += counts.bytes;
   return sum;
+}
+
+Histogram Statistics::reuse_distance() const {
+  Histogram distances;
+  for (size_t d = 0; d < reuses_.size(); ++d) distances.add(d, reuses_[d]);
+  return distances;
 }
 
 void Statistics::fade(double seconds) {
@@ -231,34 +237,47 @@ void Statistics::absorb_layer(const Record& record) {
   }
 }
 
-// An event's picks are used at once: none of them counts in the distance of another. Afterwards the
-// first of them is the one that was used last, as for the policies. Here the daemon spends most of
-// its time: one walk over what was used more recently than the event's last pick, however many
-// picks there are, without a branch on what nobody could predict.
+// An event's picks are used at once: none of them counts in the distance of another that was used
+// before it. Afterwards the first of them is the one that was used last, as for the policies.
 void Statistics::end_event() {
   if (event_layer_ < 0) return;
-  std::vector<uint16_t>& order = recency_[event_layer_];
-  size_t end = 0, others = 0, found = 0;
-  for (; found < event_.size() && end < order.size(); ++end) {
-    const uint16_t expert = order[end];
-    const size_t is_pick = is_in_event_[expert];
-    others_[others] = expert;
-    found_at_[found] = end;
-    others += 1 - is_pick;
-    found += is_pick;
+  const std::span<int16_t> ranks =
+      std::span(rank_).subspan(index(event_layer_, 0), static_cast<size_t>(experts_));
+  for (const uint16_t expert : event_) {
+    const int16_t distance = ranks[expert];
+    if (distance == kNeverUsed) {
+      ++first_uses_;
+      continue;
+    }
+    ++reuses_[static_cast<size_t>(distance)];
+    familiar_ += distance < 4 * k_ ? 1 : 0;
   }
-  for (const size_t distance : std::span(found_at_).first(found)) {
-    reuse_.add(distance);
-    familiar_ += distance < 4 * static_cast<size_t>(k_) ? 1 : 0;
-  }
-  first_uses_ += event_.size() - found;
   familiar_of_ += event_.size();
-  order.resize(std::max(order.size(), event_.size() + others));
-  std::copy(event_.begin(), event_.end(), order.begin());
-  std::copy_n(others_.begin(), others, order.begin() + std::ssize(event_));
-  for (const uint16_t expert : event_) is_in_event_[expert] = false;
+  move_back(ranks);
+  int16_t rank = 0;
+  for (const uint16_t expert : event_) {
+    ranks[expert] = rank++;
+    is_in_event_[expert] = false;
+  }
   event_.clear();
   event_layer_ = -1;
+}
+
+// Every expert by one for each of the event's that was used before it. Here the daemon spends most
+// of its time: the compiler compares several experts at once, each with four of the event's.
+void Statistics::move_back(std::span<int16_t> ranks) {
+  constexpr size_t kAtOnce = 4;
+  std::fill(moves_.begin(), moves_.end(), int16_t{0});
+  for (size_t i = 0; i < event_.size(); i += kAtOnce) {
+    std::array<int16_t, kAtOnce> of = {};  // where there is none: nobody is before the first
+    for (size_t j = i; j < std::min(i + kAtOnce, event_.size()); ++j) of[j - i] = ranks[event_[j]];
+    for (size_t e = 0; e < ranks.size(); ++e) {
+      const int16_t rank = ranks[e];
+      moves_[e] = static_cast<int16_t>(moves_[e] + (rank < of[0]) + (rank < of[1]) +
+                                       (rank < of[2]) + (rank < of[3]));
+    }
+  }
+  for (size_t e = 0; e < ranks.size(); ++e) ranks[e] = static_cast<int16_t>(ranks[e] + moves_[e]);
 }
 
 void Statistics::absorb_range(const Record& record) {

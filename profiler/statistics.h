@@ -61,7 +61,7 @@ class Statistics {
   const Histogram& read_ns() const { return read_ns_; }    // one expert
   // Distinct experts of the layer that were used since an expert was used last: with so many slots
   // a layer, LRU would have missed.
-  const Histogram& reuse_distance() const { return reuse_; }
+  Histogram reuse_distance() const;
   uint64_t first_uses() const { return first_uses_; }
 
   const TransferCounts& reads(TransferCause cause) const;
@@ -115,6 +115,7 @@ class Statistics {
   void absorb_range(const Record& record);
   void absorb_card(const Record& record);
   void end_event();
+  void move_back(std::span<int16_t> ranks);
   bool is_of_token(const Record& record) const {
     return token_.is_complete && record.step == token_.step;
   }
@@ -126,7 +127,7 @@ class Statistics {
   std::vector<PickCounts> layer_picks_;
   TimeCounts time_;
   std::vector<Second> seconds_;
-  Histogram token_ns_, read_ns_, reuse_;
+  Histogram token_ns_, read_ns_;
   uint64_t first_uses_ = 0;
   std::array<TransferCounts, kTransferCauses> reads_, copies_;
   uint64_t admissions_ = 0, evictions_ = 0, admissions_hit_ = 0, evictions_unhit_ = 0;
@@ -145,9 +146,11 @@ class Statistics {
   int32_t event_layer_ = -1;
   std::vector<uint16_t> event_;       // each expert once
   std::vector<uint8_t> is_in_event_;  // [experts]
-  std::vector<uint16_t> others_;      // end_event()'s
-  std::vector<size_t> found_at_;
-  std::vector<std::vector<uint16_t>> recency_;  // [layers]: experts, the last used first
+  // How many of the layer's others have been used since an expert was, or that it has not been.
+  static constexpr int16_t kNeverUsed = INT16_MAX;
+  std::vector<uint64_t> reuses_;  // [experts]: how often a distance was found
+  std::vector<int16_t> rank_;     // [layers][experts]
+  std::vector<int16_t> moves_;    // [experts]: move_back()'s
   // How many of a token's picks had been used shortly before; its usual value; how long ago it
   // fell well below that.
   uint64_t familiar_ = 0, familiar_of_ = 0;
