@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/check.h"
+#include "runtime/weights/keep_model.h"
 #include "runtime/weights/model_description.h"
 #include "tools/commands.h"
 #include "tools/config.h"
@@ -66,6 +67,7 @@ int64_t convert(const RowCopy& window, GgufWriter& writer) {
 
 void run_quantize(const QuantizeOptions& options) {
   const ModelDescription model = open_model(options.source);
+  check_keeps_model(model, options.output);
   GgufWriter writer(options.output);
   const ExportPlan plan =
       plan_export(writer, model, options.type == "q4_0" ? TensorType::kQ4_0 : TensorType::kQ8_0);

@@ -4,6 +4,7 @@
 
 #include "kernels/check.h"
 #include "runtime/model/sidecar.h"
+#include "runtime/weights/keep_model.h"
 
 namespace hotset {
 namespace {
@@ -24,10 +25,15 @@ TraceHeader header_of(const Engine& engine) {
   return header;
 }
 
+const std::string& checked(const std::string& path, const Engine& engine) {
+  check_keeps_model(engine.description(), path);
+  return path;
+}
+
 }  // namespace
 
 TraceRecorder::TraceRecorder(const std::string& path, Engine& engine)
-    : engine_(engine), file_(path) {
+    : engine_(engine), file_(checked(path, engine)) {
   writer_.emplace(header_of(engine), [this](std::span<const std::byte> bytes) {
     file_.write(written_, bytes);
     written_ += bytes.size();

@@ -12,6 +12,7 @@
 #include "runtime/model/sidecar.h"
 #include "runtime/model/weights.h"
 #include "runtime/weights/checksum.h"
+#include "runtime/weights/keep_model.h"
 #include "runtime/weights/output_file.h"
 
 namespace hotset {
@@ -137,6 +138,7 @@ struct Writer {
 
 int64_t write_sidecar(const ModelDescription& description, const std::string& path,
                       const Progress& progress) {
+  check_keeps_model(description, path);
   Writer writer{description, progress, OutputFile(path, OutputFile::Remains::kRead), {}, {}, {}};
   try {
     writer.write_dense();

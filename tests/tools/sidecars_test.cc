@@ -60,6 +60,20 @@ TEST_F(SidecarsTest, PackWritesBesideTheModelByDefault) {
   EXPECT_TRUE(fs::exists(path("other.hotset")));
 }
 
+TEST_F(SidecarsTest, NothingIsWrittenOverTheModel) {
+  fs::create_symlink("model.gguf", path("link"));
+  const std::string from = path("model.gguf");
+  for (const std::string& to : {from, path("link")}) {
+    for (const std::string& command : {"pack " + from + " -o ", "quantize " + from + " -o ",
+                                       "run -p Hello -n 1 -m " + from + " --trace "}) {
+      const Result result = hotset(command + to);
+      EXPECT_EQ(result.exit_code, 1) << command << to;
+      EXPECT_THAT(result.err, HasSubstr("is the model itself")) << command << to;
+    }
+  }
+  EXPECT_NO_THROW(model());
+}
+
 TEST_F(SidecarsTest, TheOneBesideTheModelComesBeforeTheCachesAndEitherIsUsed) {
   EXPECT_EQ(hotset_json("inspect --json " + path("model.gguf"))["sidecar"], nullptr);
   const std::string name = fmt::format("{:016x}.hotset", fingerprint_of(model()));
