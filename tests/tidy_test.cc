@@ -123,9 +123,12 @@ TEST(TidyTest, CudaHeadersAreIncludedOnlyUnderKernelsCuda) {
             "");
 }
 
+// One file asks the processor what it has.
 TEST(TidyTest, IntrinsicsAreIncludedOnlyUnderKernelsSimd) {
   EXPECT_EQ(lines_with("#\\s*include\\s*<([a-z0-9]*intrin|arm_neon|arm_sve|cpuid)\\.h>",
-                       [](const SourceFile& f) { return f.is_under("kernels/simd"); }),
+                       [](const SourceFile& f) {
+                         return f.is_under("kernels/simd") || f.path == "kernels/kernel_table.cc";
+                       }),
             "");
 }
 
