@@ -122,7 +122,7 @@ ordered_json simulated_time(const TokenBytes& bytes, const CardPlan& plan,
 ordered_json card_report(const ModelDescription& model, const MemoryPlan& host,
                          const CardQuestion& question) {
   const ModelConfig& c = model.config;
-  const CardPlan plan = plan_card(host, question.vram_bytes);
+  const CardPlan plan = plan_card(host, question.vram_bytes, question.ring);
   const TokenBytes bytes = token_bytes(model);
   int64_t slots = 0;
   for (const SlotPlan::Class& slot_class : plan.experts.classes) slots += slot_class.slots;

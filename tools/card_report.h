@@ -12,6 +12,7 @@ namespace hotset {
 
 struct CardQuestion {
   int64_t vram_bytes = 0;
+  int32_t ring = 0;  // prompt.ring
   CardRates rates;
   std::string trace;  // routing of this model; "": only the expectation at 70 % hits
 };

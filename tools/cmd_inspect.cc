@@ -5,6 +5,9 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "runtime/engine.h"
 #include "runtime/weights/safetensors.h"
@@ -26,7 +29,9 @@ using nlohmann::ordered_json;
 
 struct InspectOptions {
   std::string model;
-  std::string ram = "100%", vram;
+  std::string vram, config_file;
+  std::vector<std::string> sets;
+  std::optional<std::string> ram;
   CardQuestion card;
   bool tensors = false, plan = false, verify = false, json = false;
 };
@@ -174,6 +179,16 @@ void inspect_sidecar(const ModelDescription& model, ordered_json& out, bool is_j
   for (const std::string& refusal : search.refused) fmt::print("unusable     {}\n", refusal);
 }
 
+Config config_of(const InspectOptions& options) {
+  Config config;
+  config.ram = "100%";
+  if (!options.config_file.empty()) load_config(config, options.config_file);
+  for (const std::string& assignment : options.sets) set_config(config, assignment);
+  if (options.ram) config.ram = *options.ram;
+  check_config(config);
+  return config;
+}
+
 // 0: none was asked for.
 int64_t vram_bytes_of(const InspectOptions& options) {
   if (options.vram.empty()) return 0;
@@ -191,6 +206,7 @@ void inspect_card(const InspectOptions& options, int64_t vram_bytes, Config conf
   config.ram = "100%";
   CardQuestion question = options.card;
   question.vram_bytes = vram_bytes;
+  question.ring = config.prompt.ring;
   out["card"] = card_report(model, plan_engine(config, model, budget).memory, question);
   if (!options.json) print_card_report(out["card"]);
 }
@@ -218,9 +234,7 @@ void run_inspect(const InspectOptions& options) {
     }
   }
   if (options.plan) {
-    Config config;
-    config.ram = options.ram;
-    check_config(config);
+    const Config config = config_of(options);
     const MemoryBudget budget = memory_budget(config, memory_room());
     const MemoryPlan plan = plan_engine(config, model, budget).memory;
     out["plan"] = plan_json(plan, budget);
@@ -253,8 +267,16 @@ void add_inspect_command(CLI::App& app) {
   command->add_option("model", o->model, "a .gguf file, or a Hugging Face folder")->required();
   command->add_flag("--tensors", o->tensors, "list the tensors");
   auto* plan = command->add_flag("--plan", o->plan, "where the memory would go");
-  command->add_option("--ram", o->ram, "for --plan: memory for routed experts (16GiB, 50%)")
-      ->capture_default_str()
+  command
+      ->add_option("--ram", o->ram,
+                   "for --plan: memory for routed experts: 16GiB, 50% (default: 100%)")
+      ->needs(plan);
+  command
+      ->add_option("--config", o->config_file,
+                   "for --plan: a YAML file of settings, as for hotset run")
+      ->needs(plan);
+  command->add_option("--set", o->sets, "for --plan: one setting: key=value; may be repeated")
+      ->allow_extra_args(false)
       ->needs(plan);
   auto* vram = command
                    ->add_option("--vram", o->vram,

@@ -29,6 +29,6 @@ struct CardPlan {
 // a prompt's ring is to hold. All experts resident needs no ring; no slot at all is a plan, too:
 // what decodes is then computed by the CPU. Throws Error with the numbers and what to do where not
 // even the rest fits.
-CardPlan plan_card(const MemoryPlan& host, int64_t vram_bytes, int32_t ring = PromptOptions().ring);
+CardPlan plan_card(const MemoryPlan& host, int64_t vram_bytes, int32_t ring);
 
 }  // namespace hotset

@@ -170,6 +170,12 @@ TEST_F(CliTest, APlanForACardSaysWhereItsBytesGoAndThatNothingWasMeasured) {
   }
   EXPECT_LE(sum, 785'000'000);
   EXPECT_GT(card["slots"], 0);
+  EXPECT_GT(card["bytes"]["prompt_ring"], 0);
+  const std::string settings = " --set prompt.ring=0 --set ctx=64 ";
+  const json other =
+      hotset_json("inspect --json --plan --vram 785MB" + settings + kDemo)["card"]["bytes"];
+  EXPECT_EQ(other["prompt_ring"], 0);
+  EXPECT_LT(other["kv"], card["bytes"]["kv"]);
   EXPECT_LT(card["bytes"]["experts"], card["bytes"]["experts_all"]);
   EXPECT_GT(card["simulated"]["hit_rate"], 0.0);
   EXPECT_LE(card["simulated"]["hit_rate"], card["simulated"]["belady_hit_rate"]);

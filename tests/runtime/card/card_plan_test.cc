@@ -25,7 +25,7 @@ MemoryPlan host_plan() {
 }
 
 TEST(CardPlanTest, ExpertsGetWhatIsLeftAndNoMore) {
-  const CardPlan plan = plan_card(host_plan(), 10'000 * kMB);
+  const CardPlan plan = plan_card(host_plan(), 10'000 * kMB, 64);
   EXPECT_LE(plan.total(), plan.vram);
   EXPECT_GT(plan.total(), plan.vram - 48 * 1'770'000);  // less than a slot a layer is wasted
   const int64_t others =
@@ -34,7 +34,7 @@ TEST(CardPlanTest, ExpertsGetWhatIsLeftAndNoMore) {
 }
 
 TEST(CardPlanTest, ACardForAllExpertsNeedsNoRing) {
-  const CardPlan plan = plan_card(host_plan(), 80'000 * kMB);
+  const CardPlan plan = plan_card(host_plan(), 80'000 * kMB, 64);
   EXPECT_TRUE(plan.experts.all_resident());
   EXPECT_EQ(plan.prompt_ring, 0);
 }
@@ -49,7 +49,7 @@ TEST(CardPlanTest, ARingTakesNoMoreThanItHolds) {
 
 TEST(CardPlanTest, ATooSmallCardIsAnErrorWithTheNumbers) {
   try {
-    plan_card(host_plan(), 3'900 * kMB);
+    plan_card(host_plan(), 3'900 * kMB, 64);
     FAIL() << "3.9 GB are not enough";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), testing::HasSubstr("dense 2.34"));
@@ -58,8 +58,8 @@ TEST(CardPlanTest, ATooSmallCardIsAnErrorWithTheNumbers) {
   }
   const int64_t least = host_plan().dense + host_plan().kv + host_plan().recurrent +
                         host_plan().workspace + kVramHeadroomBytes + 48 * 512 * 4 + 64 * 1'770'000;
-  EXPECT_EQ(plan_card(host_plan(), least).experts.slot_bytes_total, 0);
-  EXPECT_THROW(plan_card(host_plan(), least - 1), Error);
+  EXPECT_EQ(plan_card(host_plan(), least, 64).experts.slot_bytes_total, 0);
+  EXPECT_THROW(plan_card(host_plan(), least - 1, 64), Error);
 }
 
 }  // namespace
