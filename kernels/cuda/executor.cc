@@ -46,6 +46,7 @@ class Executor {
  private:
   static void fiber_main();
   void begin_block();
+  void end_fibers();
   void run_threads();
   void wait(Wait what, Site site);
   void go_on(FiberSlot* from);
@@ -58,7 +59,7 @@ class Executor {
   void in_order(int first, int count, const Each& each);
 
   std::vector<std::unique_ptr<FiberSlot>> fibers_;
-  std::vector<FiberSlot*> idle_, spent_;  // spent: idle from the next block on
+  std::vector<FiberSlot*> idle_, spent_;  // spent: idle later
   Context host_;
   FiberSlot* current_ = nullptr;
   Context* came_from_ = nullptr;
@@ -121,11 +122,13 @@ void Executor::run(const Grid& grid, void (*body)(void*), void* context) {
         begin_block();
         hand_over(&begun_);
         go_on(nullptr);
-        take_over(&done_);
+        if (!options.are_blocks_unordered) take_over(&done_);
         HOTSET_CHECK(ended_ == count_, "the emulated card lost a thread");
       }
     }
   }
+  take_over(&done_);
+  end_fibers();
   place = before;
   is_running_ = false;
 }
@@ -145,11 +148,16 @@ void Executor::begin_block() {
     warps_[static_cast<size_t>(i)].ended = 0;
     warps_[static_cast<size_t>(i)].open.clear();
   }
-  idle_.insert(idle_.end(), spent_.begin(), spent_.end());
-  spent_.clear();
+  if (!options.are_blocks_unordered) end_fibers();
   started_ = ended_ = arrived_ = votes_ = 0;
   polls_ = 0;
   shared_.begin_block(grid_.shared_bytes);
+}
+
+// What a fiber ran is ordered before what it runs next.
+void Executor::end_fibers() {
+  idle_.insert(idle_.end(), spent_.begin(), spent_.end());
+  spent_.clear();
 }
 
 // Runs threads that have not started, one after another on the same stack where they do not wait.

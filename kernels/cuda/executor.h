@@ -34,6 +34,10 @@ struct ExecutorOptions {
   // __nanosleep in a row, with no other thread of the block able to run, until it is a bug.
   int64_t polls_max = int64_t{1} << 30;
   std::function<void()> on_poll = {};  // called at each of them: plays the host's part
+  // To ThreadSanitizer blocks are else ordered, since they run one after another. Without that
+  // order it sees a race between blocks, too, and takes shared memory, which is theirs in turn, for
+  // one: for kernels without any, and small grids, since each of their threads is one of its.
+  bool are_blocks_unordered = false;
 };
 
 // Options of the grids that this thread of the host runs during the object's life.

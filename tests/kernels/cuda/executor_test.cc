@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/cuda/card.cuh"
+#include "kernels/cuda/card_sync.cuh"
 
 namespace hotset::emulated {
 namespace {
@@ -277,6 +278,27 @@ TEST(ExecutorDeathTest, ThreadSanitizerNamesTheLineThatABarrierIsMissingFrom) {
   };
   EXPECT_EXIT(run(true), testing::ExitedWithCode(0), "");
   EXPECT_EXIT(run(false), testing::ExitedWithCode(66), "data race.*\n.*\n?.*executor_test.cc");
+}
+
+HOTSET_KERNEL tell_that_it_ran(uint32_t* flag, bool atomically) {
+  if (atomically) {
+    raise_flag(flag);
+  } else {
+    *flag = 1;
+  }
+}
+
+TEST(ExecutorDeathTest, ThreadSanitizerSeesRacesBetweenBlocksThatAreLeftUnordered) {
+  const auto run = [](bool are_unordered, bool atomically) {
+    const ExecutorScope scope({.are_blocks_unordered = are_unordered});
+    uint32_t flag = 0;
+    launch(tell_that_it_ran, 3, 1, 0, kNow, &flag, atomically);
+    std::exit(flag == 1 ? 0 : 1);
+  };
+  EXPECT_EXIT(run(true, true), testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(run(true, false), testing::ExitedWithCode(66),
+              "data race.*\n.*\n?.*executor_test.cc");
+  EXPECT_EXIT(run(false, false), testing::ExitedWithCode(0), "");
 }
 #endif
 
