@@ -201,6 +201,32 @@ TEST_P(CardQuantiseTest, AnInputThatIsNotFiniteIsTold) {
   }
 }
 
+#ifdef HOTSET_SANITIZES_thread
+// Which a report of TSan's would end.
+TEST(CardBlocksTest, BlocksRaceForNothingThoughTheyAreUnordered) {
+  const emulated::ExecutorScope scope({.are_blocks_unordered = true});
+  std::vector<float> x(9 * 64, NAN);
+  Quantised quantised(9, 64);
+  uint32_t not_finite = 0;
+  emulated_kernels().quantise({}, {.x = x.data(),
+                                   .x_stride = 64,
+                                   .rows = 9,
+                                   .k = 64,
+                                   .out = quantised.view(),
+                                   .not_finite = &not_finite});
+  EXPECT_EQ(not_finite, 1u);
+  for (const NamedFormat& f : {all_formats().front(), all_formats().back()}) {
+    const RandomMatrix matrix(f.format, 40, 64, 3);
+    Activations a(2, 64, 4);
+    RowDotArgs args = arguments(matrix, a, 2);
+    std::vector<float> out(2 * 40);
+    args.out = out.data();
+    args.out_stride = 40;
+    emulated_kernels().row_dot({}, args);
+  }
+}
+#endif
+
 INSTANTIATE_TEST_SUITE_P(Cards, CardRowDotTest, kCards, card_name);
 INSTANTIATE_TEST_SUITE_P(Cards, CardQuantiseTest, kCards, card_name);
 
