@@ -428,7 +428,7 @@ inline void make_extreme(RandomMatrix& matrix, int code, Activations& a) {
   }
   for (size_t i = 0; i < a.q.size(); ++i) {
     const int8_t signs[] = {127, -127, static_cast<int8_t>(i % 2 ? 127 : -127)};
-    a.q[i] = signs[i / 64];
+    a.q[i] = signs[i / 64 % 3];
   }
   a.sum_halves();
 }
