@@ -21,8 +21,7 @@ void run_config(const ConfigOptions& options) {
     return;
   }
   Config config;
-  if (!options.file.empty()) load_config(config, options.file);
-  for (const std::string& assignment : options.sets) set_config(config, assignment);
+  load_settings(config, options.file, options.sets);
   check_config(config);
   fmt::print("{}", options.json ? dump_config_json(config) : dump_config(config));
 }

@@ -26,8 +26,7 @@ struct DaemonFlags {
 
 Config config_of(const DaemonFlags& flags) {
   Config config;
-  if (!flags.config_file.empty()) load_config(config, flags.config_file);
-  for (const std::string& assignment : flags.sets) set_config(config, assignment);
+  load_settings(config, flags.config_file, flags.sets);
   if (flags.port) config.daemon.port = *flags.port;
   if (flags.log) config.daemon.log = *flags.log;
   check_config(config);

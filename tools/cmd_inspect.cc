@@ -182,8 +182,7 @@ void inspect_sidecar(const ModelDescription& model, ordered_json& out, bool is_j
 Config config_of(const InspectOptions& options) {
   Config config;
   config.ram = "100%";
-  if (!options.config_file.empty()) load_config(config, options.config_file);
-  for (const std::string& assignment : options.sets) set_config(config, assignment);
+  load_settings(config, options.config_file, options.sets);
   if (options.ram) config.ram = *options.ram;
   check_config(config);
   return config;

@@ -175,6 +175,12 @@ void set_config(Config& config, const std::string& assignment) {
   set_leaf(config, key, is_unset ? YAML::Node() : YAML::Node(value), where);
 }
 
+void load_settings(Config& config, const std::string& path,
+                   const std::vector<std::string>& assignments) {
+  if (!path.empty()) load_config(config, path);
+  for (const std::string& assignment : assignments) set_config(config, assignment);
+}
+
 void check_config(const Config& config) {
   walk_config(config, "", [](const std::string& key, const auto& value, const About& about) {
     if constexpr (kIsOptional<std::remove_cvref_t<decltype(value)>>) {

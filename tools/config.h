@@ -307,6 +307,9 @@ struct Config {
 void load_config(Config& config, const std::string& path);
 void load_config_text(Config& config, const std::string& yaml, const std::string& name);
 void set_config(Config& config, const std::string& assignment);  // "cpu.threads=4"
+// What --config (empty: none) and then --set say.
+void load_settings(Config& config, const std::string& path,
+                   const std::vector<std::string>& assignments);
 void check_config(const Config& config);  // against what About says of each field
 
 PolicyOptions policy_options(const CacheConfig& config);  // of a checked one

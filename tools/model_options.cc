@@ -86,8 +86,7 @@ std::unique_ptr<TraceRecorder> ModelOptions::record(Engine& engine) const {
 
 Config ModelOptions::config() const {
   Config config;
-  if (!config_file.empty()) load_config(config, config_file);
-  for (const std::string& assignment : sets) set_config(config, assignment);
+  load_settings(config, config_file, sets);
   if (threads) config.cpu.threads = *threads;
   if (ctx) config.ctx = *ctx;
   if (device) config.device = *device;

@@ -22,8 +22,7 @@ constexpr int64_t kTraceTokens = 8192, kLiveTokens = 1024;
 
 Config config_of(const TuneFrom& from) {
   Config config;
-  if (!from.config_file.empty()) load_config(config, from.config_file);
-  for (const std::string& assignment : from.sets) set_config(config, assignment);
+  load_settings(config, from.config_file, from.sets);
   if (from.ram) config.ram = *from.ram;
   check_config(config);
   return config;
