@@ -84,15 +84,7 @@ TEST_F(CardEngineTest, SnapshotsOfTheCardsMemoryContinueWithTheSameBits) {
   const auto engine = with_card(options(), {.order = FakeOrder::kLazy});
   Session session = engine->open_session();
   feed(*engine, session, std::span(ids_).first(30));
-  const Snapshot snapshot = session.snapshot();
-  const auto step = [&] {
-    const std::span<const float> logits = feed(*engine, session, {{5, 6, 7}});
-    return std::vector<float>(logits.begin(), logits.end());
-  };
-  const std::vector<float> first = step();
-  EXPECT_FALSE(same_bits(step(), first));
-  session.restore(snapshot);
-  EXPECT_TRUE(same_bits(step(), first));
+  expect_to_continue_from_a_snapshot(*engine, session);
 }
 
 TEST_F(CardEngineTest, WhoLooksOnSeesTheSameBits) {

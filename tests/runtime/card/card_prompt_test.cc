@@ -5,13 +5,12 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstring>
 #include <functional>
 #include <thread>
 
 #include "kernels/check.h"
 #include "tests/support/card_runtime.h"
-#include "tests/support/engine.h"
+#include "tests/support/held_out.h"
 #include "tests/support/on_demand.h"
 
 namespace hotset::test {
@@ -62,20 +61,8 @@ class CardPromptTest : public testing::Test {
   }
   std::vector<float> cpu() const { return logits_of(*open_engine(path(), options())); }
 
-  const std::vector<int32_t> ids_ = [] {
-    std::vector<int32_t> ids =
-        Golden(data_path("models/qwen3_next-b/golden.safetensors")).integers("held.ids");
-    ids.resize(kPrompt);
-    return ids;
-  }();
+  const std::vector<int32_t> ids_ = held_out("qwen3_next-b", kPrompt);
 };
-
-::testing::AssertionResult same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  if (a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * 4) == 0) {
-    return ::testing::AssertionSuccess();
-  }
-  return ::testing::AssertionFailure() << a.size() << " and " << b.size() << " logits differ";
-}
 
 // Of its layers' distinct picks, in experts.
 int64_t picked(const std::vector<std::vector<int32_t>>& layers) {
