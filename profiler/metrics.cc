@@ -44,7 +44,8 @@ Metrics::Metrics()
       resident_(
           gauge("hotset_expert_resident_bytes", "Memory that resident experts take, by tier.")),
       budget_(gauge("hotset_expert_budget_bytes", "Memory that experts may take, by tier.")),
-      guard_on_(gauge("hotset_guard_on", "1 where the runtime uses this lane, 0 where it lost.")),
+      guard_on_(gauge("hotset_guard_on",
+                      "Engines in which the runtime uses this lane; 0 where it lost in all.")),
       latency_(prometheus::BuildHistogram()
                    .Name("hotset_token_latency_seconds")
                    .Help("Time from one token to the next.")
@@ -141,7 +142,7 @@ void Metrics::add_residency(EngineMetrics& engine, const Statistics& s, const Ri
     const Statistics::Guard& guard = s.guard(static_cast<GuardLane>(i));
     if (!guard.is_known) continue;
     of_engine(engine, guard_on_, {{"lane", guard_lane_name(static_cast<GuardLane>(i))}})
-        .Set(guard.is_on ? 1 : 0);
+        .Increment(guard.is_on ? 1 : 0);
   }
 }
 

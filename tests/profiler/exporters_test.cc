@@ -163,6 +163,11 @@ TEST_F(ExportersTest, RoundsAddWhatIsNewAndEnginesOfAModelAddUp) {
   write(*first, script);
   const auto second = ring();
   play(*second);
+  for (Ring* ring : {first.get(), second.get()}) {
+    script.add(RecordType::kGuard, static_cast<uint8_t>(GuardLane::kPrefetch), 0,
+               GuardRecord{1, 2});
+    write(*ring, script);
+  }
   daemon.tick(at(2), nullptr);
   std::string text = daemon.metrics();
   const auto value = [&](const std::string& name) {
@@ -175,12 +180,15 @@ TEST_F(ExportersTest, RoundsAddWhatIsNewAndEnginesOfAModelAddUp) {
   EXPECT_EQ(value("token_latency_seconds_count"), 2);
   EXPECT_NEAR(value("token_latency_seconds_sum"), 0.072, 1e-9);
   EXPECT_EQ(metric(text, resident), 1200);
+  const std::string guard = "hotset_guard_on{lane=\"prefetch\",model=\"model.gguf\"}";
+  EXPECT_EQ(metric(text, guard), 2);
   first.reset();
   daemon.tick(at(3), nullptr);
   text = daemon.metrics();
   EXPECT_EQ(metric(text, "hotset_engines"), 1);
   EXPECT_EQ(value("tokens_total"), 3);
   EXPECT_EQ(metric(text, resident), 600) << "of those that run";
+  EXPECT_EQ(metric(text, guard), 1);
 }
 
 TEST_F(ExportersTest, GaugesGoWithTheirEngineAndCountersStay) {
