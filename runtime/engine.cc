@@ -174,10 +174,11 @@ void Engine::State::plan_memory(const CardRoom& room) {
 
 void Engine::State::check_card() const {
   if (card_loss.empty()) return;
-  throw Error(
+  throw CardError(
       fmt::format("the card was lost in an earlier step ({}); start again, or go on without "
                   "it: --device cpu",
-                  card_loss));
+                  card_loss),
+      true);
 }
 
 // A caller that breaks the contract of BatchRow is our bug; a token that the model does not have

@@ -170,7 +170,7 @@ class Engine {
   // valid until the next step. An Error (a read failed, an activation is not finite) leaves the
   // sessions where they were, except that a session with recurrent state must then be restored from
   // a snapshot or reset. Where the card was lost in a step every later one is refused, unless it is
-  // left.
+  // left: with a CardError, so that who could not leave it then asks again.
   std::span<const float> step(std::span<const BatchRow> rows, StepObserver* observer = nullptr);
   // Likewise, but of each row that wants logits only the largest_logit (sampler.h) of `allowed`, an
   // id: a card then gives the host four bytes a row. No more rows want it than there are sessions.

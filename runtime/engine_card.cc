@@ -20,10 +20,12 @@ std::shared_ptr<CardDevice> Engine::State::card_device() const {
   return {place, place->card};
 }
 
-// Everything that can fail comes before anything is changed. Other threads look at the card by
-// is_on_card() and card_device(): what they were given before stays while they hold it, and what
-// they are given after is complete.
-void Engine::State::leave_card(const std::string& reason) {
+// A card that was lost earlier, and could not be left then, is left for that loss. Everything that
+// can fail comes before anything is changed. Other threads look at the card by is_on_card() and
+// card_device(): what they were given before stays while they hold it, and what they are given
+// after is complete.
+void Engine::State::leave_card(const std::string& what) {
+  const std::string reason = card_loss.empty() ? what : card_loss;
   const int64_t rows = rows_with(false);
   std::shared_ptr<StepPlace> next;
   Weights image;

@@ -104,7 +104,7 @@ struct Engine::State {
   void plan_memory(const CardRoom& room);
   bool is_on_card() const { return card != nullptr && !has_left_card; }
   std::shared_ptr<CardDevice> card_device() const;  // for any thread; null: none, or it was left
-  void leave_card(const std::string& reason);
+  void leave_card(const std::string& what);
   void check_card() const;
   void tell_failure();
 

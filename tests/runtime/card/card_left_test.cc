@@ -219,6 +219,33 @@ TEST_F(CardLeftTest, WhereTheCpuMayNotGoOnTheErrorSaysWhyAndWhatIsLeftIsRefused)
   }
 }
 
+TEST_F(CardLeftTest, WhereTheCpuMayGoOnLaterTheNextQuestionIsAnsweredByIt) {
+  Session reference = on_cpu_->open_session();
+  const Generation expected = answer(*on_cpu_, reference, kSecond);
+  refusal_ = "there is no room for 2 GB";
+  const auto engine = open();
+  Session session = engine->open_session();
+  card_->calls_left = 60;
+  for (int i = 0; i < 2; ++i) {
+    try {
+      answer(*engine, session, kFirst);
+      FAIL() << "no room, and no card";
+    } catch (const Error& error) {
+      const std::string what = error.what();
+      EXPECT_NE(what.find("there is no room for 2 GB"), std::string::npos) << what;
+      EXPECT_EQ(what.find("earlier step"), std::string::npos) << "told once: " << what;
+    }
+    session.truncate(0);
+  }
+  EXPECT_NE(engine->card(), nullptr);
+  refusal_.clear();  // somebody else has ended meanwhile
+  EXPECT_EQ(answer(*engine, session, kSecond).ids, expected.ids);
+  EXPECT_EQ(engine->card(), nullptr);
+  EXPECT_NE(notices_.find("has fallen off"), std::string::npos) << notices_;
+  EXPECT_EQ(notices_.find("earlier step"), std::string::npos) << notices_;
+  engine->cache().verify();
+}
+
 TEST_F(CardLeftTest, WhoNeverMayLeaveItIsGivenTheCardsError) {
   options_.before_leaving_card = nullptr;
   const auto engine = open();
