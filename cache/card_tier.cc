@@ -1,6 +1,7 @@
 #include "cache/card_tier.h"
 
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 #include "kernels/check.h"
@@ -17,6 +18,7 @@ CardTier::CardTier(SlotPlan plan, int32_t layers, int32_t experts_per_layer,
       table_(static_cast<size_t>(layers) * experts_per_layer, -1),
       is_coming_(table_.size()),
       is_picked_(table_.size()) {
+  int32_t first_index = 0;
   for (const SlotPlan::Class& planned : plan_.classes) {
     for (const int32_t layer : planned.layers) {
       class_of_layer_[layer] = static_cast<int32_t>(classes_.size());
@@ -25,7 +27,9 @@ CardTier::CardTier(SlotPlan plan, int32_t layers, int32_t experts_per_layer,
                 std::vector<Slot>(planned.slots),
                 {},
                 planned.layers,
-                planned.slot_bytes};
+                planned.slot_bytes,
+                first_index};
+    first_index += static_cast<int32_t>(planned.layers.size()) * experts_per_layer;
     for (SlotId slot = planned.slots - 1; slot >= 0; --slot) c.free.push_back(slot);
     classes_.push_back(std::move(c));
   }
@@ -53,14 +57,16 @@ std::span<const CardResidencyDelta> CardTier::begin_step() {
       continue;
     }
     make_resident(copy);
-    deltas_.push_back({copy.id.layer, copy.id.expert, static_cast<uint32_t>(copy.slot)});
+    deltas_.push_back({copy.id.layer, copy.id.expert, static_cast<uint32_t>(copy.slot),
+                       slot_index(copy), copy.generation});
   }
   ready_.resize(kept);
   for (const CardCopy& copy : draining_) {
     Slot& slot = size_class(copy.id.layer).slots[copy.slot];
     forget(slot.holds);
-    deltas_.push_back({slot.holds.layer, slot.holds.expert, kCardAbsent});
+    deltas_.push_back({slot.holds.layer, slot.holds.expert, kCardAbsent, slot_index(copy), 0});
     slot.state = SlotState::kLoading;
+    slot.generation = 0;
     queue_.push_back(copy);
   }
   if (!draining_.empty()) ordered_.notify_all();
@@ -74,7 +80,7 @@ std::span<const CardResidencyDelta> CardTier::begin_step() {
 
 void CardTier::make_resident(const CardCopy& copy) {
   SizeClass& c = size_class(copy.id.layer);
-  c.slots[copy.slot] = {SlotState::kResident, copy.id, {}};
+  c.slots[copy.slot] = {SlotState::kResident, copy.id, {}, copy.generation};
   table_[index(copy.id)] = copy.slot;
   resident_bytes_ += c.slot_bytes;
   end_coming(copy);
@@ -132,9 +138,7 @@ void CardTier::end_step() {
 void CardTier::choose(const Missing& missing) {
   SizeClass& c = size_class(missing.id.layer);
   if (!c.free.empty()) {
-    const CardCopy copy{missing.id, c.free.back()};
-    order(copy);
-    queue_.push_back(copy);
+    queue_.push_back(order(missing.id, false));
     ordered_.notify_all();
     return;
   }
@@ -148,16 +152,18 @@ void CardTier::choose(const Missing& missing) {
   c.slots[slot].next = missing.id;
   is_coming_[index(missing.id)] = 1;
   ++coming_;
-  draining_.push_back({missing.id, slot});
+  draining_.push_back({missing.id, slot, false, ++generation_});
 }
 
-// The last free slot becomes the copy's.
-void CardTier::order(const CardCopy& copy) {
-  SizeClass& c = size_class(copy.id.layer);
+// A copy into the last free slot.
+CardCopy CardTier::order(ExpertId id, bool is_fill) {
+  SizeClass& c = size_class(id.layer);
+  const CardCopy copy{id, c.free.back(), is_fill, ++generation_};
   c.free.pop_back();
-  c.slots[copy.slot] = {SlotState::kLoading, {}, copy.id};
-  is_coming_[index(copy.id)] = 1;
-  ++(copy.is_fill ? filling_ : coming_);
+  c.slots[copy.slot] = {SlotState::kLoading, {}, id, 0};
+  is_coming_[index(id)] = 1;
+  ++(is_fill ? filling_ : coming_);
+  return copy;
 }
 
 void CardTier::end_coming(const CardCopy& copy) {
@@ -179,11 +185,8 @@ bool CardTier::has_copy() {
   while (fill_next_ < fill_order_.size()) {
     const uint32_t i = fill_order_[fill_next_++];
     const ExpertId id = expert_of_entry(i, experts_per_layer_);
-    SizeClass& c = size_class(id.layer);
-    if (table_[i] >= 0 || is_coming_[i] || c.free.empty()) continue;
-    const CardCopy copy{id, c.free.back(), true};
-    order(copy);
-    queue_.push_back(copy);
+    if (table_[i] >= 0 || is_coming_[i] || size_class(id.layer).free.empty()) continue;
+    queue_.push_back(order(id, true));
     return true;
   }
   return false;
@@ -264,6 +267,7 @@ void CardTier::verify() const {
   const std::lock_guard lock(mutex_);
   int64_t bytes = 0;
   size_t named = 0, states[5] = {}, free = 0, coming = 0;
+  std::unordered_set<uint32_t> generations;
   for (size_t i = 0; i < classes_.size(); ++i) {
     const SizeClass& c = classes_[i];
     c.policy->verify();
@@ -278,6 +282,8 @@ void CardTier::verify() const {
         HOTSET_CHECK(table_[index(slot.holds)] == s, "the table does not name a slot's expert");
         HOTSET_CHECK(class_of(slot.holds.layer) == static_cast<int32_t>(i),
                      "an expert of another size");
+        HOTSET_CHECK(generations.insert(slot.generation).second && slot.generation > 0,
+                     "two copies of one generation");
         ++named;
         bytes += c.slot_bytes;
       }

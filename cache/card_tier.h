@@ -43,6 +43,7 @@ struct CardCopy {
   ExpertId id;
   SlotId slot = -1;  // of its layer's size class
   bool is_fill = false;
+  uint32_t generation = 0;  // of the slot, from 1: no two copies have the same
 };
 
 // A resident whose slot goes, and the one that it keeps its place in.
@@ -86,6 +87,9 @@ class CardTier {
   // copies that write.
   std::vector<CardMove> resize(SlotPlan plan);
   std::span<const SlotId> table() const { return table_; }  // [layer][expert], -1: absent
+  // By slot_index, of those that the table names; 0: nobody's (CardSlotCheck::named). Beside no
+  // step.
+  std::vector<uint32_t> generations() const;
   // What was learned before, [layer][expert]: see Policy::restore.
   void restore_scores(std::span<const float> scores);
   // Another policy over the same residents; it takes over the scores. Any thread.
@@ -95,6 +99,10 @@ class CardTier {
   // The size class of a layer, an index of plan().classes.
   int32_t class_of(int32_t layer) const { return class_of_layer_[layer]; }
   int64_t slot_bytes(int32_t size_class) const { return classes_[size_class].slot_bytes; }
+  // Among all slots that there may be, one for each expert; those of a class follow each other.
+  int32_t slot_index(int32_t size_class, SlotId slot) const {
+    return classes_[size_class].first_index + slot;
+  }
   SlotPlan plan() const;
   CacheStats stats() const;
   struct Bytes {
@@ -108,8 +116,9 @@ class CardTier {
   enum class SlotState : uint8_t { kFree, kResident, kDraining, kLoading, kReady };
   struct Slot {
     SlotState state = SlotState::kFree;
-    ExpertId holds;  // resident, draining: whom the table names
-    ExpertId next;   // draining, loading, ready: who comes
+    ExpertId holds;           // resident, draining: whom the table names
+    ExpertId next;            // draining, loading, ready: who comes
+    uint32_t generation = 0;  // resident, draining: of the copy that brought whom it holds
   };
   struct SizeClass {
     std::unique_ptr<Policy> policy;
@@ -117,6 +126,7 @@ class CardTier {
     std::vector<SlotId> free;
     std::vector<int32_t> layers;
     int64_t slot_bytes;
+    int32_t first_index;
   };
   struct Missing {
     ExpertId id;
@@ -126,8 +136,11 @@ class CardTier {
   size_t index(ExpertId id) const {
     return static_cast<size_t>(id.layer) * experts_per_layer_ + id.expert;
   }
+  int32_t slot_index(const CardCopy& copy) const {
+    return slot_index(class_of(copy.id.layer), copy.slot);
+  }
   void choose(const Missing& missing);
-  void order(const CardCopy& copy);
+  CardCopy order(ExpertId id, bool is_fill);
   void make_resident(const CardCopy& copy);
   void drop(const CardCopy& copy);
   void end_coming(const CardCopy& copy);
@@ -154,6 +167,7 @@ class CardTier {
   std::vector<Missing> missing_;    // of the running step
   std::vector<CardCopy> draining_, queue_, ready_;
   int32_t coming_ = 0, filling_ = 0, under_way_ = 0;
+  uint32_t generation_ = 0;  // the last copy's
   int64_t resident_bytes_ = 0;
   bool is_resting_ = false;           // no copy begins
   std::vector<uint32_t> fill_order_;  // indices of the table, of those with a score

@@ -70,6 +70,17 @@ void CardTier::set_slots(int32_t size_class, int32_t slots, std::vector<CardMove
   c.slots.resize(static_cast<size_t>(slots));
 }
 
+std::vector<uint32_t> CardTier::generations() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<uint32_t> generations(table_.size());
+  for (int32_t i = 0; i < std::ssize(classes_); ++i) {
+    for (SlotId s = 0; s < std::ssize(classes_[i].slots); ++s) {
+      generations[static_cast<size_t>(slot_index(i, s))] = classes_[i].slots[s].generation;
+    }
+  }
+  return generations;
+}
+
 std::vector<float> CardTier::save_scores() const {
   std::vector<float> scores(table_.size());
   for (const SizeClass& c : classes_) c.policy->save(scores);

@@ -19,6 +19,17 @@
 #include "kernels/cuda/card_stream.h"
 #include "kernels/simd/device_function.h"
 
+namespace hotset::HOTSET_ISA {
+
+// CardSlotCheck costs two words a thread and slot: a card that is to be quick has no code for it.
+#if defined(__CUDACC__) && defined(NDEBUG)
+inline constexpr bool kChecksSlots = false;
+#else
+inline constexpr bool kChecksSlots = true;
+#endif
+
+}  // namespace hotset::HOTSET_ISA
+
 #ifdef __CUDACC__
 
 #include <cuda_fp16.h>

@@ -103,6 +103,9 @@ struct CardQuantiseArgs {
 struct CardErrors {
   uint32_t not_finite = 0;        // an activation
   uint32_t expired_sequence = 0;  // a reply that did not come in time, by its number; 0: none
+  // A slot that an expert's kernel read and that did not hold what the table names: its index in
+  // CardSlotCheck's arrays, plus 1, and the two generations. Of several, words of any. 0: none.
+  uint32_t wrong_slot = 0, held = 0, named = 0;
 };
 
 // Residency on the card: for each layer and expert the slot, or kCardAbsent. Only apply_deltas
@@ -111,7 +114,24 @@ inline constexpr uint32_t kCardAbsent = 0xffffffffu;
 struct CardResidencyDelta {
   int32_t layer = 0, expert = 0;
   uint32_t slot = kCardAbsent;
+  // For CardSlotCheck: which slot it is about, and its generation from here on, 0: nobody's.
+  int32_t slot_index = 0;
+  uint32_t generation = 0;
 };
+
+// Whether a slot holds what the table names. Every copy into a slot begins a generation, a number
+// that no other copy has. `named` is written together with the table, `held` by the copies: before
+// an expert's bytes kCardBeingWritten, after them the generation. So a kernel that reads a slot
+// whose bytes are not there yet, or not any more, sees two that differ, and says so in `errors`.
+// Only kernels with CardKernels::checks_slots look. Arrays of all slots; a layer's begin at
+// `first`.
+struct CardSlotCheck {
+  const uint32_t* named = nullptr;
+  const uint32_t* held = nullptr;
+  int64_t first = 0;
+  CardErrors* errors = nullptr;  // null: nothing is checked
+};
+inline constexpr uint32_t kCardBeingWritten = 0xffffffffu;
 
 // Misses to the host and their outputs back, in pinned memory. Pair p is (row, rank), row * k +
 // rank. The card writes the request and then its flag (release), the host reads the flag (acquire)
@@ -177,6 +197,7 @@ struct CardExpertsArgs {
   float* ordered_x = nullptr;
   float* out = nullptr;            // [pairs][hidden]
   uint32_t* not_finite = nullptr;  // as in CardQuantiseArgs
+  CardSlotCheck check;
 };
 
 // x += sum over ranks, heaviest first, of weight * output, then sigmoid(shared_gate) * shared.
@@ -197,7 +218,8 @@ struct CardCombineArgs {
 };
 
 struct CardKernels {
-  const char* name;  // cuda, emulated
+  const char* name;   // cuda, emulated
+  bool checks_slots;  // CardSlotCheck: the emulated card, and debug builds for a real one
 
   // Dense parts: rows are [rows][width], row-major.
   // y[r] = RMSNorm(x[r]) * weight; y may be x.
@@ -225,9 +247,10 @@ struct CardKernels {
   void (*quantise)(CardStream, const CardQuantiseArgs&);
   void (*row_dot)(CardStream, const RowDotArgs&);
   // The first `count` deltas, which name different experts. `deltas` and `count` may lie in pinned
-  // memory that the host wrote before the launch. table: [layers][experts].
+  // memory that the host wrote before the launch. table: [layers][experts]; named: CardSlotCheck's,
+  // or null.
   void (*apply_deltas)(CardStream, uint32_t* table, int64_t experts,
-                       const CardResidencyDelta* deltas, const uint32_t* count);
+                       const CardResidencyDelta* deltas, const uint32_t* count, uint32_t* named);
   void (*post)(CardStream, const CardPostArgs&);
   void (*experts)(CardStream, const CardExpertsArgs&);
   void (*combine)(CardStream, const CardCombineArgs&);

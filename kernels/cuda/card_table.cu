@@ -1,4 +1,5 @@
 // The table of one compiler's kernels.
+#include "kernels/cuda/card.cuh"
 #include "kernels/cuda/launchers.h"
 
 #define HOTSET_TEXT_OF(x) #x
@@ -9,6 +10,7 @@ namespace hotset::HOTSET_ISA {
 extern const CardKernels kCardKernels;
 const CardKernels kCardKernels = {
     .name = HOTSET_TEXT(HOTSET_ISA),
+    .checks_slots = kChecksSlots,
     .norm = norm,
     .add = add,
     .copy = copy,

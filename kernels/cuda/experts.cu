@@ -14,6 +14,7 @@ void gate_or_up(CardStream stream, const CardExpertsArgs& args, const Slots& slo
                 const PackedShape& shape, int64_t matrix_at, float* out) {
   RowDotTask dot;
   dot.slots = slots;
+  dot.check = args.check;
   dot.matrix_at = matrix_at;
   dot.args.matrix.shape = shape;
   dot.args.group_end = shape.groups();
@@ -67,6 +68,7 @@ void experts(CardStream stream, const CardExpertsArgs& args) {
 
   RowDotTask down;
   down.slots = slots;
+  down.check = args.check;
   down.matrix_at = shape.down_at;
   down.args.matrix.shape = shape.down;
   down.args.group_end = shape.down.groups();

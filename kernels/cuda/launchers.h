@@ -23,7 +23,7 @@ void argmax(CardStream stream, int32_t* ids, const float* logits, const uint8_t*
 void quantise(CardStream stream, const CardQuantiseArgs& args);
 void row_dot(CardStream stream, const RowDotArgs& args);
 void apply_deltas(CardStream stream, uint32_t* table, int64_t experts,
-                  const CardResidencyDelta* deltas, const uint32_t* count);
+                  const CardResidencyDelta* deltas, const uint32_t* count, uint32_t* named);
 void post(CardStream stream, const CardPostArgs& args);
 void experts(CardStream stream, const CardExpertsArgs& args);
 void combine(CardStream stream, const CardCombineArgs& args);

@@ -9,8 +9,9 @@ constexpr unsigned kThreads = 256;
 }  // namespace
 
 void apply_deltas(CardStream stream, uint32_t* table, int64_t experts,
-                  const CardResidencyDelta* deltas, const uint32_t* count) {
-  launch(apply_deltas_kernel, dim3(1), dim3(kThreads), 0, stream, table, experts, deltas, count);
+                  const CardResidencyDelta* deltas, const uint32_t* count, uint32_t* named) {
+  launch(apply_deltas_kernel, dim3(1), dim3(kThreads), 0, stream, table, experts, deltas, count,
+         named);
 }
 
 void post(CardStream stream, const CardPostArgs& args) {

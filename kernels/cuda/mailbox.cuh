@@ -25,11 +25,15 @@ HOTSET_DEVICE uint32_t number_of(const CardSequence& s) {
   return *s.step * static_cast<uint32_t>(s.layers) + static_cast<uint32_t>(s.layer) + 1;
 }
 
-// One block. Bytes: 12 a delta.
+// One block. Bytes: 20 a delta.
 HOTSET_KERNEL apply_deltas_kernel(uint32_t* table, int64_t experts,
-                                  const CardResidencyDelta* deltas, const uint32_t* count) {
+                                  const CardResidencyDelta* deltas, const uint32_t* count,
+                                  uint32_t* named) {
   for (uint32_t i = threadIdx.x; i < *count; i += blockDim.x) {
     table[deltas[i].layer * experts + deltas[i].expert] = deltas[i].slot;
+    if constexpr (kChecksSlots) {
+      if (named != nullptr) named[deltas[i].slot_index] = deltas[i].generation;
+    }
   }
 }
 

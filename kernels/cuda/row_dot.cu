@@ -95,7 +95,8 @@ void launch_row_dot(CardStream stream, const RowDotTask& task) {
                    .out_stride = a.out_stride,
                    .slots = task.slots,
                    .matrix_at = task.matrix_at,
-                   .x_is_by_pair = task.x_is_by_pair},
+                   .x_is_by_pair = task.x_is_by_pair,
+                   .check = task.check},
                   stream};
   if (f.layout == Layout::kP8) return go.codes<EightBits, 1>();
   if (f.layout == Layout::kP6) return go.codes<SixBits>(f);

@@ -28,6 +28,7 @@ struct RowDotKernelArgs {
   Slots slots;
   int64_t matrix_at;
   bool x_is_by_pair;
+  CardSlotCheck check;
 };
 
 // What a block of threads computes: tokens [first, first + count) times the matrix at `data`, null
@@ -36,7 +37,33 @@ struct RowDotWork {
   const std::byte* data;
   int64_t first, count;
   const CardListedPair* tile;  // the tokens are these pairs; or null
+  int32_t place;               // the slot of `data`; -1: none
 };
+
+// Whether the slot holds what the table names (CardSlotCheck): every thread looks before it reads.
+HOTSET_DEVICE void check_slot(const CardSlotCheck& check, int32_t place) {
+  if constexpr (kChecksSlots) {
+    if (check.errors == nullptr || place < 0) return;
+    const int64_t at = check.first + place;
+    const uint32_t named = *static_cast<const volatile uint32_t*>(check.named + at);
+    const uint32_t held = *static_cast<const volatile uint32_t*>(check.held + at);
+    if (held == named) return;
+    volatile CardErrors* const errors = check.errors;
+    errors->held = held;
+    errors->named = named;
+    errors->wrong_slot = static_cast<uint32_t>(at) + 1;
+  }
+}
+
+// When all of the block have read it: if it was right before, it has been all the while, since no
+// generation comes back.
+HOTSET_DEVICE void check_slot_again(const CardSlotCheck& check, int32_t place) {
+  if constexpr (kChecksSlots) {
+    if (check.errors == nullptr) return;
+    __syncthreads();
+    if (threadIdx.x == 0) check_slot(check, place);
+  }
+}
 
 HOTSET_DEVICE const std::byte* matrix_in(const RowDotKernelArgs& a, int32_t place) {
   return place < 0 ? nullptr : a.slots.at + place * a.slots.bytes + a.matrix_at;
@@ -45,14 +72,16 @@ HOTSET_DEVICE const std::byte* matrix_in(const RowDotKernelArgs& a, int32_t plac
 // A list's tile is of one expert, and those who are nobody are its last.
 template <int kTokens>
 HOTSET_DEVICE RowDotWork work_of(const RowDotKernelArgs& a) {
-  RowDotWork work = {a.matrix.data, int64_t{blockIdx.x} * kTokens, kTokens, nullptr};
+  RowDotWork work = {a.matrix.data, int64_t{blockIdx.x} * kTokens, kTokens, nullptr, -1};
   if (work.first + kTokens > a.tokens) work.count = a.tokens - work.first;
   if (kTokens > 1 && a.slots.list != nullptr) {
     work.tile = a.slots.list + work.first;
-    work.data = matrix_in(a, work.tile[0].place);
+    work.place = work.tile[0].place;
+    work.data = matrix_in(a, work.place);
     while (work.count > 1 && work.tile[work.count - 1].pair < 0) --work.count;
   } else if (a.slots.places != nullptr) {
-    work.data = matrix_in(a, a.slots.places[work.first]);
+    work.place = a.slots.places[work.first];
+    work.data = matrix_in(a, work.place);
   }
   return work;
 }
@@ -189,6 +218,7 @@ template <class Codes, int kCells, int kTokens>
 HOTSET_KERNEL __launch_bounds__(kRowDotThreads) row_dot_kernel(RowDotKernelArgs a) {
   const RowDotWork work = work_of<kTokens>(a);
   if (work.data == nullptr) return;
+  check_slot(a.check, work.place);
   const int half = static_cast<int>(threadIdx.x & 1), lane = static_cast<int>(threadIdx.x >> 1 & 7);
   const int64_t group =
       a.group_begin + int64_t{blockIdx.y} * (kRowDotThreads / 16) + threadIdx.x / 16;
@@ -209,6 +239,7 @@ HOTSET_KERNEL __launch_bounds__(kRowDotThreads) row_dot_kernel(RowDotKernelArgs 
     if (lane % 2 != 0 || t >= work.count) continue;
     store_result(a, work.data, group, half * 4 + lane / 2, token_of(work, t), y);
   }
+  check_slot_again(a.check, work.place);
 }
 
 // Elements of float matrices: eight rows at once.
@@ -265,6 +296,7 @@ template <class Element, int kTokens>
 HOTSET_KERNEL __launch_bounds__(kRowDotThreads) float_dot_kernel(RowDotKernelArgs a) {
   const RowDotWork work = work_of<kTokens>(a);
   if (work.data == nullptr) return;
+  check_slot(a.check, work.place);
   const int lane = static_cast<int>(threadIdx.x & 7);
   const int64_t group =
       a.group_begin + int64_t{blockIdx.y} * (kRowDotThreads / 8) + threadIdx.x / 8;
@@ -302,6 +334,7 @@ HOTSET_KERNEL __launch_bounds__(kRowDotThreads) float_dot_kernel(RowDotKernelArg
     if (t >= work.count) continue;
     store_result(a, work.data, group, lane, token_of(work, t), y);
   }
+  check_slot_again(a.check, work.place);
 }
 
 }  // namespace hotset::HOTSET_ISA

@@ -35,6 +35,7 @@ struct RowDotTask {
   Slots slots;
   int64_t matrix_at = 0;
   bool x_is_by_pair = true;
+  CardSlotCheck check;
 };
 void launch_row_dot(CardStream stream, const RowDotTask& task);
 

@@ -21,19 +21,21 @@ int64_t now_ns() {
 }  // namespace
 
 CardCopier::CardCopier(CardRuntime& card, CardTier& tier, ExpertCache& cache, Recorder& recorder,
-                       SlotAddress slot_address)
+                       TargetOf target_of)
     : card_(card),
       tier_(tier),
       cache_(cache),
       recorder_(recorder),
-      slot_address_(std::move(slot_address)),
+      target_of_(std::move(target_of)),
       stream_(card.open_stream(StreamPriority::kLow)),
       retry_(kRetryMin) {
   int64_t bytes = 0;
   for (const SlotPlan::Class& c : tier.plan().classes) bytes = std::max(bytes, c.slot_bytes);
   for (size_t i = 0; i < kStagings; ++i) {
     Staging staging;
-    staging.memory = CardMemory(card, CardMemory::Place::kPinned, bytes, "staging for copies");
+    staging.memory = CardMemory(card, CardMemory::Place::kPinned,
+                                bytes + static_cast<int64_t>(sizeof(CardCopy::generation)),
+                                "staging for copies");
     staging.copied = card.open_event();
     stagings_.push_back(std::move(staging));
   }
@@ -117,8 +119,20 @@ void CardCopier::start(const CardCopy& copy, Staging& staging) {
   staging.copy = copy;
   staging.is_busy = true;
   ++burst_copies_;
-  card_.copy(stream_, slot_address_(copy), staging.memory.data(), bytes);
+  put_on_stream(staging, bytes);
   card_.record(staging.copied, stream_);
+}
+
+void CardCopier::put_on_stream(const Staging& staging, int64_t bytes) {
+  constexpr auto kWord = static_cast<int64_t>(sizeof(CardCopy::generation));
+  const Target to = target_of_(staging.copy);
+  static_assert(kCardBeingWritten == 0xffffffffu);
+  if (to.held != nullptr) card_.fill(stream_, to.held, 0xFF, kWord);
+  card_.copy(stream_, to.slot, staging.memory.data(), bytes);
+  if (to.held == nullptr) return;
+  std::byte* const generation = staging.memory.data() + staging.memory.bytes() - kWord;
+  std::memcpy(generation, &staging.copy.generation, sizeof(CardCopy::generation));
+  card_.copy(stream_, to.held, generation, kWord);
 }
 
 bool CardCopier::settle() {

@@ -47,6 +47,8 @@ CardExperts::CardExperts(const ModelConfig& c, CardRuntime& card, const CardKern
             options.policy, options.tier),
       resizing_(card),
       table_(workspace_.take<uint32_t>(layers_ * experts_)),
+      named_(kernels.checks_slots ? workspace_.take<uint32_t>(layers_ * experts_) : nullptr),
+      held_(kernels.checks_slots ? workspace_.take<uint32_t>(layers_ * experts_) : nullptr),
       deltas_(workspace_.take_pinned<CardResidencyDelta>(tier_.deltas_max())),
       delta_count_(workspace_.take_pinned<uint32_t>(1)),
       step_(workspace_.take<uint32_t>(1)),
@@ -92,13 +94,19 @@ CardExperts::CardExperts(const ModelConfig& c, CardRuntime& card, const CardKern
   mailboxes_ = make_mailboxes(has_floats);
   *step_next_ = 0;
   static_assert(kCardAbsent == 0xffffffffu);
-  card.fill(stream, table_, 0xFF, layers_ * experts_ * static_cast<int64_t>(sizeof(uint32_t)));
+  const int64_t table_bytes = layers_ * experts_ * static_cast<int64_t>(sizeof(uint32_t));
+  card.fill(stream, table_, 0xFF, table_bytes);
+  if (kernels.checks_slots) {
+    card.fill(stream, named_, 0, table_bytes);
+    card.fill(stream, held_, 0xFF, table_bytes);
+  }
   picks_.reserve(experts_);
   server_ = std::make_unique<MissServer>(static_cast<MissComputer&>(*this), mailboxes_, k_, width_);
-  copier_ =
-      std::make_unique<CardCopier>(card, tier_, cache, recorder, [this](const CardCopy& copy) {
-        return slot_address(tier_.class_of(copy.id.layer), copy.slot);
-      });
+  copier_ = std::make_unique<
+      CardCopier>(card, tier_, cache, recorder, [this](const CardCopy& copy) {
+    const int32_t size_class = tier_.class_of(copy.id.layer);
+    return CardCopier::Target{slot_address(size_class, copy.slot), held_at(size_class, copy.slot)};
+  });
 }
 
 CardExperts::~CardExperts() = default;
@@ -136,6 +144,16 @@ std::byte* CardExperts::slot_address(int32_t size_class, SlotId slot) const {
   return slots_[size_class].data() + slot * tier_.slot_bytes(size_class);
 }
 
+uint32_t* CardExperts::held_at(int32_t size_class, SlotId slot) const {
+  return held_ == nullptr ? nullptr : held_ + tier_.slot_index(size_class, slot);
+}
+
+void CardExperts::move_generation(const CardMove& move) {
+  if (held_ == nullptr) return;
+  card_.copy(resizing_.stream, held_at(move.size_class, move.to),
+             held_at(move.size_class, move.from), sizeof(uint32_t));
+}
+
 SlotPlan CardExperts::plan_slots(int64_t bytes) const {
   std::vector<int64_t> expert_bytes(layers_);
   for (int32_t layer = 0; layer < layers_; ++layer) {
@@ -170,9 +188,13 @@ bool CardExperts::resize(SlotPlan plan) {
   for (const CardMove& move : tier_.resize(plan)) {
     card_.copy(resizing_.stream, slot_address(move.size_class, move.to),
                slot_address(move.size_class, move.from), tier_.slot_bytes(move.size_class));
+    move_generation(move);
   }
   const std::span<const SlotId> table = tier_.table();
   card_.copy(resizing_.stream, table_, table.data(), std::ssize(table) * 4);
+  if (named_ != nullptr) {
+    card_.copy(resizing_.stream, named_, tier_.generations().data(), std::ssize(table) * 4);
+  }
   card_.synchronise(resizing_.stream);
   is_half_resized_ = false;
   commit(plan, false);
@@ -193,7 +215,7 @@ void CardExperts::begin_step(int64_t rows, StepKind kind) {
   ++*step_next_;
   card_.copy(stream_, step_, step_next_, sizeof *step_);
   card_.fill(stream_, errors_, 0, sizeof *errors_);
-  kernels_.apply_deltas(stream_, table_, experts_, deltas_, delta_count_);
+  kernels_.apply_deltas(stream_, table_, experts_, deltas_, delta_count_, named_);
 }
 
 void CardExperts::begin(int32_t layer, const Routing& routing, const Activations& in) {
@@ -265,6 +287,7 @@ void CardExperts::run() {
   args.k = k_;
   args.x = in_.x.data;
   args.q = in_.q;
+  if (held_ != nullptr) args.check = {named_, held_, tier_.slot_index(size_class, 0), errors_};
   if (is_prompt) return run_prompt(args);
   kernels_.experts(stream_, args);
 }
@@ -277,6 +300,7 @@ void CardExperts::run_prompt(CardExpertsArgs args) {
   };
   const int64_t bytes = args.slot_bytes;
   compute(0, prompt_.hits_end());
+  args.check = {};  // the ring's parts are in no table
   args.slots = ring_.data();
   args.slot_bytes = ring_.slot_bytes();
   ring_.run(bytes, prompt_.copied(), compute);
@@ -310,7 +334,18 @@ void CardExperts::end_step() {
   card_.copy(stream_, errors_seen_, errors_, sizeof *errors_);
 }
 
+// Before anything else that went wrong in the step: it may come of such a slot's bytes.
+void CardExperts::check_slots() const {
+  const CardErrors& seen = *errors_seen_;
+  HOTSET_CHECK(seen.wrong_slot == 0,
+               fmt::format("slot {} of the card was read with generation {} in it, where the table "
+                           "names generation {}",
+                           seen.wrong_slot - 1, seen.held, seen.named)
+                   .c_str());
+}
+
 void CardExperts::finish_step() {
+  check_slots();
   server_->end_step();
   if (errors_seen_->expired_sequence != 0) {
     const uint32_t layer = (errors_seen_->expired_sequence - 1) % static_cast<uint32_t>(layers_);

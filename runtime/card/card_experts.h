@@ -77,6 +77,9 @@ class CardExperts : private MissComputer {
   CardMailbox& mailbox(int32_t layer) { return mailboxes_[layer % 2]; }
   CardSequence sequence(int32_t layer) const { return {step_, layers_, layer}; }
   std::byte* slot_address(int32_t size_class, SlotId slot) const;
+  uint32_t* held_at(int32_t size_class, SlotId slot) const;
+  void move_generation(const CardMove& move);
+  void check_slots() const;
   void plan_prompt(int32_t layer, const Routing& routing);
   void note_copied(int32_t layer, const int32_t* picks, int64_t rows);
   void run_prompt(CardExpertsArgs args);
@@ -97,6 +100,7 @@ class CardExperts : private MissComputer {
   bool is_half_resized_ = false;  // the card has failed in between: its table is not the tier's
 
   uint32_t* table_;                    // card: [layers][experts]
+  uint32_t *named_, *held_;            // card: by CardTier::slot_index; null: not checked
   CardResidencyDelta* deltas_;         // pinned: [deltas_max]
   uint32_t* delta_count_;              // pinned
   uint32_t *step_, *step_next_;        // card; pinned

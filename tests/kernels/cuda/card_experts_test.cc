@@ -265,12 +265,23 @@ TEST(CardPostTest, DeltasChangeTheTableAndNothingElse) {
     std::vector<uint32_t> table(3 * 5, kCardAbsent);
     const std::vector<CardResidencyDelta> deltas = {{0, 4, 1}, {2, 0, 9}, {1, 3, 2}, {0, 0, 3}};
     const uint32_t count = 3;
-    card.apply_deltas(kNow, table.data(), 5, deltas.data(), &count);
+    card.apply_deltas(kNow, table.data(), 5, deltas.data(), &count, nullptr);
     std::vector<uint32_t> expected(3 * 5, kCardAbsent);
     expected[4] = 1;
     expected[10] = 9;
     expected[8] = 2;
     EXPECT_EQ(table, expected);
+  });
+}
+
+TEST(CardPostTest, DeltasNameTheGenerationsOfTheirSlots) {
+  in_thread_orders([] {
+    std::vector<uint32_t> table(2 * 5), named = {7, 8, 9, 10};
+    const std::vector<CardResidencyDelta> deltas = {
+        {0, 4, 1, 1, 12}, {1, 3, kCardAbsent, 2, 0}, {0, 0, 3, 3, 13}};
+    const uint32_t count = 2;
+    card.apply_deltas(kNow, table.data(), 5, deltas.data(), &count, named.data());
+    EXPECT_EQ(named, (std::vector<uint32_t>{7, 12, 0, 10}));
   });
 }
 

@@ -4,10 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <string>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "tests/support/card_runtime.h"
 #include "tests/support/engine.h"
+#include "tests/support/on_demand.h"
 
 namespace hotset::test {
 namespace {
@@ -72,6 +77,89 @@ TEST_F(CardFailureTest, CopiesThatFailAreToldOnceAndAnswersStayTheSame) {
   engine->set_card_room({INT64_MAX});  // waits for no copy
   EXPECT_EQ(all_logits(*engine, ids, 1), expected);
   engine->card_tier()->verify();
+}
+
+// What is put on the stream of the copies.
+class CopiesRuntime : public FailingRuntime {
+ public:
+  using FailingRuntime::FailingRuntime;
+  struct Put {
+    std::string what;
+    const void* to;
+    int64_t bytes;
+  };
+  std::vector<Put> seen;  // the copies' thread's, until the engine has ended
+
+  void copy(CardStream stream, void* to, const void* from, int64_t bytes) override {
+    note(stream, {"copy", to, bytes});
+    FailingRuntime::copy(stream, to, from, bytes);
+  }
+  void fill(CardStream stream, void* to, uint8_t byte, int64_t bytes) override {
+    note(stream, {byte == 0xFF ? "being written" : "fill", to, bytes});
+    FailingRuntime::fill(stream, to, byte, bytes);
+  }
+  void record(CardEvent event, CardStream stream) override {
+    note(stream, {"record", nullptr, 0});
+    FailingRuntime::record(event, stream);
+  }
+
+ private:
+  void note(CardStream stream, Put put) {
+    if (is_copies(stream)) seen.push_back(std::move(put));
+  }
+};
+
+// So a kernel that reads a slot too early or too late finds another generation in it than the one
+// that the table names (CardSlotCheck).
+TEST_F(CardFailureTest, ASlotHoldsNobodysGenerationWhileItIsWritten) {
+  const auto card = std::make_shared<CopiesRuntime>();
+  card_ = card;
+  {
+    const auto engine = open_engine(path(), options());
+    Session session = engine->open_session();
+    for (int i = 0; i < 10; ++i) feed(*engine, session, {{7}});
+  }
+  const std::vector<CopiesRuntime::Put>& seen = card->seen;
+  ASSERT_GE(seen.size(), 4U);
+  ASSERT_EQ(seen.size() % 4, 0U);
+  for (size_t i = 0; i < seen.size(); i += 4) {
+    EXPECT_EQ(seen[i].what, "being written");
+    EXPECT_EQ(seen[i].bytes, 4);
+    EXPECT_EQ(seen[i + 1].what, "copy");
+    EXPECT_GT(seen[i + 1].bytes, 4);
+    EXPECT_EQ(seen[i + 2].what, "copy");
+    EXPECT_EQ(seen[i + 2].to, seen[i].to);
+    EXPECT_EQ(seen[i + 2].bytes, 4);
+    EXPECT_EQ(seen[i + 3].what, "record");
+  }
+}
+
+// Says that what is put on a stream is done when it is only put there.
+class LyingRuntime : public FailingRuntime {
+ public:
+  using FailingRuntime::FailingRuntime;
+  bool has_completed(CardEvent) override { return true; }
+};
+
+// Some slot is then named before its bytes are there, and no step's outputs may come of it.
+TEST_F(CardFailureTest, ASlotThatIsReadBeforeItsBytesAreThereEndsTheProgram) {
+  HOTSET_NOT_UNDER_TSAN();
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto decode = [&](std::shared_ptr<FailingRuntime> card) {
+    card_ = std::move(card);
+    const auto engine = open_engine(path(), options());
+    Session session = engine->open_session();
+    for (int i = 0; i < 40; ++i) {
+      feed(*engine, session, {{7}});
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return engine->card_tier()->stats().hits;
+  };
+  const FakeOptions lazy{.order = FakeOrder::kLazy};
+  EXPECT_GT(decode(std::make_shared<FailingRuntime>(lazy)), 0);
+  EXPECT_DEATH(decode(std::make_shared<LyingRuntime>(lazy)),
+               "slot [0-9]+ of the card was read with generation 4294967295 in it, where the table "
+               "names generation [0-9]+");
 }
 
 TEST_F(CardFailureTest, ACardThatFailsWhileItsSlotsAreResizedComputesNoStep) {
