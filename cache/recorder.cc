@@ -1,7 +1,6 @@
 #include "cache/recorder.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 
 namespace hotset {
@@ -20,9 +19,11 @@ std::array<const char*, kRangeNames> range_names() {
 Recorder::Recorder(std::unique_ptr<Ring> ring)
     : ring_(std::move(ring)), nvtx_(range_names()), stage_ns_(now_ns()) {}
 
-uint64_t Recorder::now_ns() const {
+// What lies within a part of a step is timed by the same clock as the part, so that it does not
+// seem to stick out of it.
+uint64_t Recorder::now_ns() {
   if (!ring_) return 0;
-  return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+  return is_steps_thread() ? clock_.now() : monotonic_ns();
 }
 
 template <class Payload>
@@ -116,7 +117,9 @@ void Recorder::write_picks() {
 }
 
 Recorder::Step::Step(Recorder& recorder, int64_t position, int64_t rows)
-    : recorder_(recorder), record_{position, rows}, begin_ns_(recorder.now_ns()) {
+    : recorder_(recorder),
+      record_{position, rows},
+      begin_ns_(recorder.ring_ ? recorder.clock_.look() : 0) {
   const uint32_t step = recorder.step_.load(std::memory_order_relaxed) + 1;
   recorder.step_.store(step, std::memory_order_relaxed);
   if (recorder.ring_) recorder.ring_->take_step_lane();
@@ -131,8 +134,8 @@ Recorder::Step::Step(Recorder& recorder, int64_t position, int64_t rows)
 Recorder::Step::~Step() {
   recorder_.nvtx_.pop();
   if (recorder_.layer_ >= 0) recorder_.write_layer();  // an error has cut it off
-  recorder_.step_thread_.store({}, std::memory_order_relaxed);
   const uint64_t now = recorder_.now_ns();
+  recorder_.step_thread_.store({}, std::memory_order_relaxed);
   record_.duration_ns = static_cast<int64_t>(now - begin_ns_);
   record_.failed = failed_;
   if (recorder_.has_head_) record_.head_ns = static_cast<int64_t>(now - recorder_.stage_ns_);

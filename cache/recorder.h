@@ -17,6 +17,7 @@
 #include "cache/expert_id.h"
 #include "cache/records.h"
 #include "cache/ring.h"
+#include "cache/step_clock.h"
 #include "kernels/cuda/nvtx.h"
 
 namespace hotset {
@@ -115,7 +116,7 @@ class Recorder {
   void card(const CardRecord& step);
 
  private:
-  uint64_t now_ns() const;  // 0 without a ring
+  uint64_t now_ns();  // 0 without a ring
   bool is_steps_thread() const {
     return step_thread_.load(std::memory_order_relaxed) == pthread_self();
   }
@@ -133,6 +134,7 @@ class Recorder {
   std::atomic<uint32_t> step_{0};
   std::atomic<pthread_t> step_thread_{};  // of the running step, or nobody's
   // That thread's own:
+  StepClock clock_;
   uint64_t stage_ns_;      // when the step began, or its last stage ended
   bool has_head_ = false;  // the head has ended, and the step ends next
   LayerRecord record_;     // of the layer that has begun,
