@@ -14,8 +14,8 @@ constexpr size_t kSlowKept = 50, kTicksKept = 600, kLatenciesKept = 256;
 
 }  // namespace
 
-Daemon::Daemon(std::vector<std::string> folders, double slow_factor)
-    : folders_(std::move(folders)), slow_factor_(slow_factor) {}
+Daemon::Daemon(const std::vector<std::string>& folders, double slow_factor)
+    : folders_(folders.begin(), folders.end()), slow_factor_(slow_factor) {}
 
 void Daemon::tick(const Now& now, JsonLog* log) {
   const std::lock_guard lock(mutex_);
@@ -41,39 +41,46 @@ void Daemon::tick(const Now& now, JsonLog* log) {
 }
 
 void Daemon::find_engines() {
-  std::vector<std::string> paths;
-  for (const std::string& folder : folders_) {
-    const std::vector<std::string> found = find_rings(folder);
-    paths.insert(paths.end(), found.begin(), found.end());
-  }
+  for (RingFinder& folder : folders_) folder.look();
   std::erase_if(gone_, [&](const std::string& path) {
-    return std::find(paths.begin(), paths.end(), path) == paths.end();
+    return std::none_of(folders_.begin(), folders_.end(), [&](const RingFinder& folder) {
+      return std::binary_search(folder.rings().begin(), folder.rings().end(), path);
+    });
   });
   refused_.clear();
-  for (const std::string& path : paths) {
-    const bool is_known = std::any_of(engines_.begin(), engines_.end(), [&](const auto& engine) {
-      return engine->reader.path() == path;
-    });
-    if (is_known || gone_.contains(path)) continue;
-    try {
-      auto engine = std::make_unique<WatchedEngine>(path);
-      if (engine->reader.writer_is_alive()) engines_.push_back(std::move(engine));
-    } catch (const Error& error) {
-      refused_.push_back(error.what());
-    }
+  for (const RingFinder& folder : folders_) {
+    for (const std::string& path : folder.rings()) watch(path);
+  }
+}
+
+void Daemon::watch(const std::string& path) {
+  const bool is_known = std::any_of(engines_.begin(), engines_.end(), [&](const auto& engine) {
+    return engine->reader.path() == path;
+  });
+  if (is_known || gone_.contains(path)) return;
+  try {
+    auto engine = std::make_unique<WatchedEngine>(path);
+    if (engine->reader.writer_is_alive()) engines_.push_back(std::move(engine));
+  } catch (const Error& error) {
+    refused_.push_back(error.what());
   }
 }
 
 void Daemon::read(WatchedEngine& engine, const Now& now, JsonLog* log) {
-  engine.records.clear();
-  engine.reader.drain(engine.records);
-  engine.statistics.absorb(engine.records, [&](const Token& token) {
+  const auto on_token = [&](const Token& token) {
     if (token.rows > 1 || token.failed || !is_slow(engine, token)) return;
     engine.metrics.count_slow(cause_of(token));
     slow_.push_back({now.unix_ms, engine.reader.header().pid, cause_of(token), explain(token),
                      static_cast<double>(token.latency_ns()) / 1e6});
     if (slow_.size() > kSlowKept) slow_.pop_front();
     if (log != nullptr) log->append(slow_line(slow_.back()).dump());
+  };
+  engine.records.clear();
+  engine.reader.drain([&](std::span<const Record> records) {
+    engine.statistics.absorb(records, on_token);
+    if (keeps_records_) {
+      engine.records.insert(engine.records.end(), records.begin(), records.end());
+    }
   });
 }
 

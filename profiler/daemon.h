@@ -14,6 +14,7 @@
 
 #include "profiler/json_log.h"
 #include "profiler/metrics.h"
+#include "profiler/ring_finder.h"
 #include "profiler/ring_reader.h"
 #include "profiler/statistics.h"
 
@@ -32,7 +33,7 @@ struct WatchedEngine {
   RingReader reader;
   Statistics statistics;
   EngineMetrics metrics;
-  std::vector<Record> records;     // of the tick
+  std::vector<Record> records;     // of the tick, where Daemon::keep_records() asks for them
   std::vector<int64_t> latencies;  // ns of the last tokens, oldest overwritten
   size_t next_latency = 0;
   bool is_alive = true;
@@ -49,7 +50,7 @@ class Daemon {
  public:
   // Watches the rings in `folders`, of those that are this user's own. A token is slow if it takes
   // `slow_factor` times the median of those before it.
-  Daemon(std::vector<std::string> folders, double slow_factor);
+  Daemon(const std::vector<std::string>& folders, double slow_factor);
 
   // `log` may be null.
   void tick(const Now& now, JsonLog* log);
@@ -61,17 +62,21 @@ class Daemon {
   std::string state() const;  // JSON: what the page draws
 
   void set_slow_factor(double factor) { slow_factor_ = factor; }
+  // Whether engines() have each tick's records. Without, these are gone once they are counted.
+  void keep_records(bool keep) { keeps_records_ = keep; }
   const std::vector<std::unique_ptr<WatchedEngine>>& engines() const { return engines_; }
   const std::deque<SlowToken>& slow_tokens() const { return slow_; }
   const std::vector<std::string>& refused() const { return refused_; }  // why, of the last tick
 
  private:
   void find_engines();
+  void watch(const std::string& path);
   void read(WatchedEngine& engine, const Now& now, JsonLog* log);
   bool is_slow(WatchedEngine& engine, const Token& token) const;
 
-  const std::vector<std::string> folders_;
+  std::vector<RingFinder> folders_;
   double slow_factor_;
+  bool keeps_records_ = false;
   mutable std::mutex mutex_;  // the rest
   Now now_;                   // of the last tick
   uint64_t log_lines_lost_ = 0;

@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -30,9 +32,11 @@ RingReader::RingReader(const std::string& path)
 
 RingReader::RingReader(int fd, const std::string& path)
     : path_(path), fd_(fd), cells_(kPiece), again_(kPiece) {
+  piece_.reserve(kPiece);
   if (fd < 0) throw Error(path_ + ": cannot be opened: " + std::strerror(errno));
   try {
     open_ring();
+    find_writer();
   } catch (...) {
     close(fd);
     throw;
@@ -41,6 +45,7 @@ RingReader::RingReader(int fd, const std::string& path)
 
 RingReader::~RingReader() {
   close(fd_);
+  if (writer_ >= 0) close(writer_);
 }
 
 bool RingReader::read(uint64_t at, void* to, size_t bytes) const {
@@ -99,45 +104,100 @@ std::string RingReader::model() const {
   return name;
 }
 
+// A number that has been given to another process since is told by its start. A descriptor is of
+// one process for ever, so that it need not be asked for its start again.
+void RingReader::find_writer() {
+  if (header_.pid <= 0 || !std::in_range<pid_t>(header_.pid)) return;
+  // glibc 2.36 declares its pidfd_open() for C alone.
+  writer_ = static_cast<int>(syscall(SYS_pidfd_open, static_cast<pid_t>(header_.pid), 0));
+  if (writer_ < 0) {
+    if (errno == ESRCH || errno == EINVAL) return;
+    throw Error(fmt::format("{}: process {} cannot be watched: {}", path_, header_.pid,
+                            std::strerror(errno)));
+  }
+  const uint64_t start = process_start(header_.pid);
+  if (start != 0 && start == header_.pid_start) return;
+  close(writer_);
+  writer_ = -1;
+}
+
 bool RingReader::writer_is_alive() const {
   uint64_t is_closed = 0;
   struct stat status {};
-  if (fstat(fd_, &status) != 0 || std::cmp_less(status.st_size, header_.file_bytes) ||
-      !read_word(kRingGaugesAt + offsetof(RingGauges, is_closed), is_closed) || is_closed != 0) {
-    return false;
-  }
-  const uint64_t start = process_start(header_.pid);
-  return start != 0 && start == header_.pid_start;
+  pollfd end = {writer_, POLLIN, 0};
+  return writer_ >= 0 && poll(&end, 1, 0) == 0 && fstat(fd_, &status) == 0 &&
+         !std::cmp_less(status.st_size, header_.file_bytes) &&
+         read_word(kRingGaugesAt + offsetof(RingGauges, is_closed), is_closed) && is_closed == 0;
 }
 
-void RingReader::drain(std::vector<Record>& out) {
-  const auto first = std::ssize(out);
+// How far the step's lane is read is settled first: what other threads told of before that, a step
+// may speak of, and it is in their lanes by then.
+void RingReader::drain(const Sink& sink) {
   std::array<uint64_t, 2> gauges;
   static_assert(offsetof(RingGauges, resident_bytes) == sizeof(uint64_t));
   if (!read(kRingGaugesAt, &gauges, sizeof gauges)) gauges = {};
   budget_bytes_ = static_cast<int64_t>(gauges[0]);
   resident_bytes_ = static_cast<int64_t>(gauges[1]);
+  read_dropped();
+  const uint64_t head = head_of(lanes_[0]);
+  drain_other_lanes();
   // Where nothing was read from the model's file, only the step's lane has any.
+  auto other = others_.begin();
+  drain_lane(lanes_[0], head, [&](std::span<const Record> piece) {
+    if (other == others_.end()) return sink(piece);
+    merged_.clear();
+    for (const Record& record : piece) {
+      while (other != others_.end() && other->time_ns < record.time_ns) {
+        merged_.push_back(*other++);
+      }
+      merged_.push_back(record);
+    }
+    sink(merged_);
+  });
+  if (other != others_.end()) sink({other, others_.end()});
+}
+
+void RingReader::drain_other_lanes() {
+  others_.clear();
   int lanes_with_records = 0;
-  for (Lane& lane : lanes_) {
-    const size_t before = out.size();
-    drain_lane(lane, out);
-    lanes_with_records += out.size() > before ? 1 : 0;
+  for (Lane& lane : std::span(lanes_).subspan(1)) {
+    const size_t before = others_.size();
+    drain_lane(lane, head_of(lane), [&](std::span<const Record> piece) {
+      others_.insert(others_.end(), piece.begin(), piece.end());
+    });
+    lanes_with_records += others_.size() > before ? 1 : 0;
   }
   if (lanes_with_records <= 1) return;
-  std::stable_sort(out.begin() + first, out.end(),
+  std::stable_sort(others_.begin(), others_.end(),
                    [](const Record& a, const Record& b) { return a.time_ns < b.time_ns; });
+}
+
+void RingReader::drain(std::vector<Record>& out) {
+  drain([&](std::span<const Record> piece) { out.insert(out.end(), piece.begin(), piece.end()); });
+}
+
+void RingReader::drain_lane(size_t lane, std::vector<Record>& out) {
+  read_dropped();
+  drain_lane(lanes_[lane], head_of(lanes_[lane]), [&](std::span<const Record> piece) {
+    out.insert(out.end(), piece.begin(), piece.end());
+  });
+}
+
+void RingReader::read_dropped() {
+  uint64_t dropped = 0;
+  if (read_word(lanes_[0].at + offsetof(RingLane, dropped), dropped)) dropped_ = dropped;
+}
+
+// Where the file has been cut off, what was read is all there is.
+uint64_t RingReader::head_of(const Lane& lane) const {
+  uint64_t head = 0;
+  return read_word(lane.at + offsetof(RingLane, head), head) ? head : lane.next;
 }
 
 // At most a lap a call, whatever the head says. A piece of cells is read after the head that says
 // that its records are complete; if the writer may have come round to it meanwhile, it is read
 // again for what the sequences are then (cache/ring.h says why that suffices).
-void RingReader::drain_lane(Lane& lane, std::vector<Record>& out) {
-  uint64_t head = 0;
-  if (!read_word(lanes_[0].at + offsetof(RingLane, dropped), dropped_) ||
-      !read_word(lane.at + offsetof(RingLane, head), head)) {
-    return;
-  }
+void RingReader::drain_lane(Lane& lane, uint64_t head, const Sink& sink) {
   if (head < lane.next) {  // no writer does that
     lane.next = head;
     ++invalid_;
@@ -160,24 +220,25 @@ void RingReader::drain_lane(Lane& lane, std::vector<Record>& out) {
     const bool is_safe = later - lane.next < lane.capacity;
     if (!is_safe && !read(at, again_.data(), count * sizeof(Cell))) return;
     const std::vector<Cell>& last = is_safe ? cells_ : again_;
-    for (uint64_t i = 0; i < count; ++i) take(cells_[i], last[i][0], lane.next++, out);
+    piece_.clear();
+    for (uint64_t i = 0; i < count; ++i) take(cells_[i], last[i][0], lane.next++);
+    if (!piece_.empty()) sink(piece_);
   }
 }
 
-void RingReader::take(const Cell& cell, uint64_t sequence, uint64_t number,
-                      std::vector<Record>& out) {
+void RingReader::take(const Cell& cell, uint64_t sequence, uint64_t number) {
   if (sequence != number + 1) {
     ++overwritten_;
     return;
   }
   std::array<uint64_t, 7> words;
   std::copy(cell.begin() + 1, cell.end(), words.begin());
-  const Record& record = out.emplace_back(std::bit_cast<Record>(words));
+  const auto record = std::bit_cast<Record>(words);
   if (is_valid(record)) {
     ++reported_;
+    piece_.push_back(record);
   } else {
     ++invalid_;
-    out.pop_back();
   }
 }
 

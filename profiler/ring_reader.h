@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -28,14 +29,18 @@ class RingReader {
   std::string model() const;
 
   bool writer_is_alive() const;
-  // Appends what was written since the last call to `out`, sorted by time, lanes merged. Records
-  // with layers, experts or types that the header excludes are counted as invalid and left out.
-  // What budget_bytes(), resident_bytes() and lost() say is of the last call: who asks between two
-  // does not look at the file, which may have been cut off since.
+  // Hands what was written since the last call to `sink`, sorted by time, lanes merged, in pieces
+  // that the nearest cache holds: valid until it returns. Records with layers, experts or types
+  // that the header excludes are counted as invalid and left out. What budget_bytes(),
+  // resident_bytes() and lost() say is of the last call: who asks between two does not look at the
+  // file, which may have been cut off since.
+  using Sink = std::function<void(std::span<const Record>)>;
+  void drain(const Sink& sink);
+  // The same, appended to `out`.
   void drain(std::vector<Record>& out);
   // The same for one thread's lane alone.
   size_t lane_count() const { return lanes_.size(); }
-  void drain_lane(size_t lane, std::vector<Record>& out) { drain_lane(lanes_[lane], out); }
+  void drain_lane(size_t lane, std::vector<Record>& out);
 
   int64_t budget_bytes() const { return budget_bytes_; }
   int64_t resident_bytes() const { return resident_bytes_; }
@@ -50,17 +55,25 @@ class RingReader {
     uint64_t capacity = 0, next = 0;
   };
   void open_ring();
+  void find_writer();
   bool read(uint64_t at, void* to, size_t bytes) const;  // false: the file has been cut off
   bool read_word(uint64_t at, uint64_t& word) const { return read(at, &word, sizeof word); }
-  void drain_lane(Lane& lane, std::vector<Record>& out);
-  void take(const Cell& cell, uint64_t sequence, uint64_t number, std::vector<Record>& out);
+  void read_dropped();
+  uint64_t head_of(const Lane& lane) const;
+  void drain_other_lanes();
+  void drain_lane(Lane& lane, uint64_t head, const Sink& sink);
+  void take(const Cell& cell, uint64_t sequence, uint64_t number);
   bool is_valid(const Record& record) const;
 
   std::string path_;
   const int fd_;
+  int writer_ = -1;  // a descriptor of its process; -1: it had ended
   RingHeader header_;
   std::vector<Lane> lanes_;
-  std::vector<Cell> cells_, again_;  // a piece of a lane, read twice
+  std::vector<Cell> cells_, again_;  // a piece of a lane, read twice,
+  std::vector<Record> piece_;        // its records,
+  std::vector<Record> others_;       // and those of the other lanes, in order
+  std::vector<Record> merged_;
   int64_t budget_bytes_ = 0, resident_bytes_ = 0;
   uint64_t reported_ = 0, overwritten_ = 0, dropped_ = 0, invalid_ = 0;
 };

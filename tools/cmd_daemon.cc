@@ -115,6 +115,7 @@ void run_daemon(const DaemonFlags& flags) {
   if (config.tune.automatic) tuning.emplace();
   std::vector<std::string> refused;
   while (true) {
+    daemon.keep_records(tuning.has_value());
     daemon.tick(now(), log.get());
     if (tuning) tuning->tick(daemon.engines(), now(), log.get());
     if (daemon.refused() != refused) {
