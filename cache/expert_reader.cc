@@ -84,6 +84,8 @@ void ExpertReader::start(Read& read, ExpertId id) {
   read.to = landing(read);
 }
 
+// An expert has parts for several threads, so all are woken at once: each waking the next let the
+// last begin a good deal later.
 bool ExpertReader::need(ExpertId id, std::byte* in_place) {
   {
     const std::lock_guard lock(mutex_);
@@ -115,7 +117,7 @@ bool ExpertReader::need(ExpertId id, std::byte* in_place) {
     read->is_needed = true;
     read->needed = Clock::now();
   }
-  queued_.notify_one();
+  queued_.notify_all();
   return true;
 }
 
@@ -128,7 +130,7 @@ void ExpertReader::expect(ExpertId id) {
     read->was_guess = true;
     ++stats_.guesses;
   }
-  queued_.notify_one();
+  queued_.notify_all();
 }
 
 void ExpertReader::drop_expected(int32_t layer) {
@@ -208,9 +210,7 @@ void ExpertReader::work(const std::stop_token& stop) {
     ++read->parts_under_way;
     const ExpertId id = read->id;
     std::byte* const to = read->to;
-    const bool is_more = next_to_read() != nullptr;
     lock.unlock();
-    if (is_more) queued_.notify_one();
     int64_t bytes = 0;
     std::exception_ptr error;
     try {

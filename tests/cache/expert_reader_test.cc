@@ -128,6 +128,43 @@ TEST_F(ExpertReaderTest, WhatLandedBeforeItWasNeededHidItsReading) {
   EXPECT_EQ(source.reads[1], 1);
 }
 
+// Whose reads wait until all parts of an expert are being read.
+class MeetingSource : public FakeSource {
+ public:
+  explicit MeetingSource(int parts) : FakeSource(2, 16, parts) {}
+  int64_t read(ExpertId id, int32_t part, std::byte* landing) override {
+    {
+      std::unique_lock lock(mutex_);
+      if (++here_ == parts()) changed_.notify_all();
+      const auto all_here = [&] { return here_ >= parts(); };
+      if (!changed_.wait_for(lock, std::chrono::seconds(2), all_here)) have_met = false;
+    }
+    return FakeSource::read(id, part, landing);
+  }
+  std::atomic<bool> have_met = true;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int here_ = 0;
+};
+
+TEST_F(ExpertReaderTest, SleepingThreadsShareTheFirstExpertThatIsAskedFor) {
+  Recorder recorder;
+  for (const bool is_guess : {false, true}) {
+    MeetingSource meeting(3);
+    ExpertReader reader(meeting, recorder, is_guess ? 6 : 3, 4);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // until all are asleep
+    if (is_guess) {
+      reader.expect({0, 1});
+      while (meeting.reads[1] == 0) std::this_thread::yield();
+    }
+    ASSERT_TRUE(reader.need({0, 1}, nullptr));
+    take(reader, 1);
+    EXPECT_TRUE(meeting.have_met) << (is_guess ? "a guess" : "a need");
+  }
+}
+
 TEST_F(ExpertReaderTest, AGuessThatFailsIsReadAgainWhenItIsNeeded) {
   Recorder recorder;
   ExpertReader reader(source, recorder, 1, 4);
