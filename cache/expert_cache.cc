@@ -241,16 +241,16 @@ void ExpertCache::load_landed(std::unique_lock<std::mutex>& lock, int32_t limit)
   pack(lock, std::span(landed_).first(std::min(ready, most)));
 }
 
-// On the pool and without the mutex: a part of an expert is a task, so that one expert keeps
-// several threads busy.
+// On the pool and without the mutex. Most often a single expert has landed, whose tasks keep all
+// threads busy.
 void ExpertCache::pack(std::unique_lock<std::mutex>& lock, std::span<Load> loads) {
   SlotPool& slots = size_class(layer_).slots;
-  const int32_t parts = source_.parts();
+  const int32_t tasks = source_.pack_tasks();
   lock.unlock();
   try {
-    pool_.run(std::ssize(loads) * parts, [&](int64_t task, int) {
-      const Load& load = loads[task / parts];
-      source_.pack(load.landed.id, static_cast<int32_t>(task % parts), load.landed.bytes,
+    pool_.run(std::ssize(loads) * tasks, [&](int64_t task, int) {
+      const Load& load = loads[task / tasks];
+      source_.pack(load.landed.id, static_cast<int32_t>(task % tasks), load.landed.bytes,
                    slots.bytes(load.slot));
     });
   } catch (...) {

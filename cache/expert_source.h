@@ -30,9 +30,11 @@ class ExpertSource {
   virtual int32_t parts() const { return 1; }
   virtual int64_t landing_bytes() const = 0;
   virtual int64_t read(ExpertId id, int32_t part, std::byte* landing) = 0;
-  // Packs a part of a landing that has been read whole. Where the file holds experts as slots do,
-  // the slot itself may be the landing.
-  virtual void pack(ExpertId id, int32_t part, const std::byte* landing,
+  // Does task 0 <= task < pack_tasks() of packing a landing that has been read whole: shares of
+  // about the same work, for a step that waits does them on all of its threads. Where the file
+  // holds experts as slots do, the slot itself may be the landing.
+  virtual int32_t pack_tasks() const { return 1; }
+  virtual void pack(ExpertId id, int32_t task, const std::byte* landing,
                     std::span<std::byte> slot) = 0;
   virtual bool lands_packed() const { return false; }
 

@@ -138,7 +138,9 @@ int64_t ExpertFileSource::load(ExpertId id, std::span<std::byte> slot) {
       const MatrixSource& m = matrix(id, part);
       if (file_reads_ == FileReads::kDirect && m.quantised == nullptr) {
         bytes += read(id, part, staging);
-        pack(id, part, staging, slot);
+        for (int32_t piece = 0; piece < kPiecesOfAPart; ++piece) {
+          pack(id, part * kPiecesOfAPart + piece, staging, slot);
+        }
         continue;
       }
       const auto [shape, at] = place(id, part);
@@ -187,18 +189,26 @@ int64_t ExpertFileSource::read(ExpertId id, int32_t part, std::byte* landing) {
   return bytes_read;
 }
 
-void ExpertFileSource::pack(ExpertId id, int32_t part, const std::byte* landing,
+void ExpertFileSource::pack(ExpertId id, int32_t task, const std::byte* landing,
                             std::span<std::byte> slot) {
+  const int32_t part = task / kPiecesOfAPart, piece = task % kPiecesOfAPart;
   const MatrixSource& m = matrix(id, part);
   const auto [shape, at] = place(id, part);
   landing += part * part_bytes_;
+  const auto share_of = [&](int64_t whole) {  // begin and end of the piece's
+    return std::pair(whole * piece / kPiecesOfAPart, whole * (piece + 1) / kPiecesOfAPart);
+  };
   if (m.quantised != nullptr) {
-    std::memcpy(slot.data() + at, landing, static_cast<size_t>(shape.bytes));
+    const auto [begin, end] = share_of(shape.bytes);
+    std::memcpy(slot.data() + at + begin, landing + begin, static_cast<size_t>(end - begin));
     return;
   }
+  const auto [first_group, end_group] = share_of(shape.groups());
+  const int64_t first = 8 * first_group, rows = std::min(8 * end_group, m.n) - first;
+  const int64_t stride = row_bytes(m.type, m.k);
   const int64_t offset = offset_of(m, m.rows.front());
   try {
-    pack_rows(shape, m.type, landing + offset % kPageBytes, row_bytes(m.type, m.k), 0, m.n,
+    pack_rows(shape, m.type, landing + offset % kPageBytes + first * stride, stride, first, rows,
               slot.data() + at);
   } catch (const Error& error) {
     throw Error(fmt::format("{}: tensor {}: expert {} of layer {}, from offset {}: {}",

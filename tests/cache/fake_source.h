@@ -52,7 +52,8 @@ class FakeSource : public ExpertSource {
     }
     return 10;
   }
-  // Each part packs its share of the slot, from what all parts have brought.
+  // As many tasks as parts: each packs its share of the slot, from what its part has brought.
+  int32_t pack_tasks() const override { return parts_; }
   void pack(ExpertId id, int32_t part, const std::byte* landing,
             std::span<std::byte> slot) override {
     if (id == bad_bytes)

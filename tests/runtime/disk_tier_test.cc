@@ -254,15 +254,15 @@ TEST_F(ChangedFileTest, EveryWayOfReadingBringsTheSameBytes) {
            {static_cast<ExpertSource*>(&file), static_cast<ExpertSource*>(&packed)}) {
         std::memset(slot.data(), 1, bytes);
         for (int32_t p = 0; p < source->parts(); ++p) source->read({0, expert}, p, landing.data());
-        for (int32_t p = 0; p < source->parts(); ++p) {
-          source->pack({0, expert}, p, landing.data(), span(slot));
+        for (int32_t t = 0; t < source->pack_tasks(); ++t) {
+          source->pack({0, expert}, t, landing.data(), span(slot));
         }
         ASSERT_EQ(std::memcmp(slot.data(), expected.data(), bytes), 0) << "expert " << expert;
         std::memset(slot.data(), 1, bytes);
         EXPECT_GT(source->load({0, expert}, span(slot)), 0);
         ASSERT_EQ(std::memcmp(slot.data(), expected.data(), bytes), 0) << "expert " << expert;
       }
-      packed.read({0, expert}, 0, slot.data());  // in place
+      for (int32_t p = 0; p < packed.parts(); ++p) packed.read({0, expert}, p, slot.data());
       packed.pack({0, expert}, 0, slot.data(), span(slot));
       ASSERT_EQ(std::memcmp(slot.data(), expected.data(), bytes), 0);
     }
@@ -286,9 +286,10 @@ class ThrottledSource : public ExpertSource {
     }
     return file_.read(id, part, landing);
   }
-  void pack(ExpertId id, int32_t part, const std::byte* landing,
+  int32_t pack_tasks() const override { return file_.pack_tasks(); }
+  void pack(ExpertId id, int32_t task, const std::byte* landing,
             std::span<std::byte> slot) override {
-    file_.pack(id, part, landing, slot);
+    file_.pack(id, task, landing, slot);
   }
   std::atomic<int> experts_read = 0;
 
