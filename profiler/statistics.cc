@@ -56,6 +56,7 @@ Statistics::Statistics(const RingHeader& header)
       seconds_(kSeconds),
       heat_(static_cast<size_t>(layers_) * experts_),
       use_(heat_.size()),
+      evicted_in_(heat_.size()),
       is_in_event_(experts_),
       reuses_(experts_),
       rank_(heat_.size(), kNeverUsed),
@@ -166,13 +167,9 @@ void Statistics::absorb(std::span<const Record> records,
         ++admissions_;
         use_[index(r.layer, r.as<SlotRecord>().expert)] = Use::kAdmitted;
         break;
-      case RecordType::kEvict: {
-        ++evictions_;
-        Use& use = use_[index(r.layer, r.as<SlotRecord>().expert)];
-        if (use == Use::kAdmitted) ++evictions_unhit_;
-        use = Use::kUnknown;
+      case RecordType::kEvict:
+        absorb_eviction(r);
         break;
-      }
       case RecordType::kBudget:
         ++budget_changes_;
         break;
@@ -227,13 +224,39 @@ void Statistics::absorb_layer(const Record& record) {
   for (const uint16_t expert : std::span(layer.experts).first(layer.picks)) {
     const size_t at = index(record.layer, expert);
     heat_[at] += 1;
-    if (layer.source == PickSource::kResident && use_[at] == Use::kAdmitted) {
-      ++admissions_hit_;
-      use_[at] = Use::kHit;
-    }
+    if (layer.source == PickSource::kResident) count_hit(at, record.step);
     if (is_in_event_[expert]) continue;  // which an engine does not write
     is_in_event_[expert] = true;
     event_.push_back(expert);
+  }
+}
+
+void Statistics::absorb_eviction(const Record& record) {
+  const size_t at = index(record.layer, record.as<SlotRecord>().expert);
+  ++evictions_;
+  if (use_[at] == Use::kAdmitted) {
+    ++evictions_unhit_;
+    use_[at] = Use::kEvictedUnhit;
+    evicted_in_[at] = record.step;
+  } else {
+    use_[at] = Use::kUnknown;
+  }
+}
+
+// A layer's picks are told of when it ends, and another thread may have evicted one of them
+// meanwhile: within a step, who is resident after its eviction, and has not come again, was hit
+// before it.
+void Statistics::count_hit(size_t at, uint32_t step) {
+  Use& use = use_[at];
+  if (use == Use::kAdmitted) {
+    ++admissions_hit_;
+    use = Use::kHit;
+  } else if (use == Use::kEvictedUnhit) {
+    if (evicted_in_[at] == step) {
+      ++admissions_hit_;
+      --evictions_unhit_;
+    }
+    use = Use::kUnknown;
   }
 }
 

@@ -97,7 +97,7 @@ class Statistics {
   float heat(int32_t layer, int32_t expert) const { return heat_[index(layer, expert)]; }
 
  private:
-  enum class Use : uint8_t { kUnknown, kAdmitted, kHit };
+  enum class Use : uint8_t { kUnknown, kAdmitted, kHit, kEvictedUnhit };
   struct Second {
     uint64_t second = 0;
     std::vector<PickCounts> layers;
@@ -112,6 +112,8 @@ class Statistics {
   Second& second_of(uint64_t time_ns);
   void begin_step(const Record& record);
   void absorb_layer(const Record& record);
+  void absorb_eviction(const Record& record);
+  void count_hit(size_t at, uint32_t step);
   void absorb_range(const Record& record);
   void absorb_card(const Record& record);
   void end_event();
@@ -136,8 +138,9 @@ class Statistics {
   Card card_;
   uint64_t errors_ = 0, budget_changes_ = 0;
   std::string last_error_;
-  std::vector<float> heat_;  // [layers][experts]
-  std::vector<Use> use_;     // [layers][experts]
+  std::vector<float> heat_;           // [layers][experts]
+  std::vector<Use> use_;              // [layers][experts]
+  std::vector<uint32_t> evicted_in_;  // [layers][experts]: the step, of those evicted unhit
 
   // The running step, and the layer's event that its picks belong to.
   Token token_;

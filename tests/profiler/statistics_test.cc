@@ -134,6 +134,21 @@ TEST_F(StatisticsTest, AnInsertedExpertIsUsefulWhenItIsHit) {
   EXPECT_EQ(statistics.admissions_hit(), 1U);
 }
 
+// By another thread, between a layer's end and its record.
+TEST_F(StatisticsTest, APickThatIsToldOfAfterItsEvictionWasAHitAllTheSame) {
+  const auto slot = [&](RecordType type) { script.add(type, 0, 1, SlotRecord{5, 0, 100}); };
+  slot(RecordType::kAdmit);
+  script.begin(1);
+  slot(RecordType::kEvict);
+  script.picks(1, {5}, 1);
+  script.picks(1, {5}, 1);
+  script.end();
+  absorb();
+  EXPECT_EQ(statistics.admissions_hit(), 1U);
+  EXPECT_EQ(statistics.evictions(), 1U);
+  EXPECT_EQ(statistics.evictions_unhit(), 0U);
+}
+
 TEST_F(StatisticsTest, WaitsAreOfTheirOwnStepAndOfEitherKind) {
   script.begin(1);
   script.end();
