@@ -2,6 +2,10 @@
 // skipped without.
 #include <httplib.h>
 
+#include <mutex>
+#include <string>
+#include <thread>
+
 #include "tests/tools/watch.h"
 
 namespace hotset {
@@ -25,6 +29,53 @@ class WatchProgramsTest : public WatchTest {
   std::string url(const std::string& name) const {
     return "http://127.0.0.1:" + std::to_string(port(name));
   }
+};
+
+// A page that shows another one, of the same origin, in a frame of 360 pixels, and says in its body
+// what became of it: a window is never narrower than 500 pixels; a frame is.
+std::string narrow_frame(const std::string& of) {
+  return "<!doctype html><body><iframe id=f width=360 height=1600 " + of +
+         "></iframe><script>setInterval(() => { const page = "
+         "document.getElementById('f').contentDocument, charts = page.defaultView.Chart; "
+         "document.body.dataset.width = page.documentElement.scrollWidth; "
+         "document.body.dataset.frame = page.body.dataset.ready; document.body.dataset.charts = "
+         "charts ? Object.keys(charts.instances).length : 0; }, 50);</script></body>";
+}
+
+void expect_narrow(const std::string& dom) {
+  EXPECT_THAT(dom, HasSubstr("data-frame=\"yes\""));
+  EXPECT_THAT(dom, HasSubstr("data-charts=\"4\""));
+  const size_t at = dom.find("data-width=\"");
+  ASSERT_NE(at, std::string::npos) << dom;
+  EXPECT_LE(std::atoi(dom.c_str() + at + 12), 360);
+}
+
+// Serves /narrow, and what a daemon serves without its ban on frames.
+class FramingServer {
+ public:
+  explicit FramingServer(int daemon_port) : daemon_("127.0.0.1", daemon_port) {
+    server_.Get("/narrow", [](const auto&, auto& response) {
+      response.set_content(narrow_frame("src=/"), "text/html");
+    });
+    server_.Get(".*", [this](const auto& request, auto& response) {
+      const std::lock_guard lock(mutex_);
+      const auto answer = daemon_.Get(request.path);
+      response.status = answer ? answer->status : 502;
+      if (answer) response.set_content(answer->body, answer->get_header_value("Content-Type"));
+    });
+    port_ = server_.bind_to_any_port("127.0.0.1");
+    thread_ = std::jthread([this] { server_.listen_after_bind(); });
+    while (!server_.is_running()) std::this_thread::yield();
+  }
+  ~FramingServer() { server_.stop(); }
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(port_) + "/narrow"; }
+
+ private:
+  std::mutex mutex_;
+  httplib::Client daemon_;
+  httplib::Server server_;
+  int port_ = 0;
+  std::jthread thread_;
 };
 
 TEST_F(WatchProgramsTest, PrometheusScrapesAndAnswers) {
@@ -91,7 +142,15 @@ TEST_F(WatchProgramsTest, ABrowserShowsThePageWideAndNarrow) {
   ASSERT_TRUE(std::filesystem::exists(path("wide.png"))) << content(path("log"));
   EXPECT_GT(std::filesystem::file_size(path("wide.png")), 20000U);  // white would be 5 KB
 
-  // A window is never narrower than 500 pixels; a frame is.
+  const FramingServer framing(port("d"));
+  expect_narrow(output(chromium + "--dump-dom " + framing.url()));
+  const auto shoot = [&](const std::string& name, const std::string& from) {
+    shell(chromium + "--window-size=500,1600 --screenshot=" + name + " " + from + " > log 2>&1");
+    ASSERT_TRUE(std::filesystem::exists(path(name))) << content(path("log"));
+    EXPECT_GT(std::filesystem::file_size(path(name)), 20000U) << name;
+  };
+  shoot("narrow.png", framing.url());
+
   daemon_process.kill(SIGTERM);
   daemon_process.wait();
   ASSERT_EQ(hotset("report " + path("d.jsonl") + " -o " + path("report.html")).exit_code, 0);
@@ -99,22 +158,9 @@ TEST_F(WatchProgramsTest, ABrowserShowsThePageWideAndNarrow) {
   for (const char c : content(path("report.html"))) {
     escaped += c == '&' ? "&amp;" : c == '"' ? "&quot;" : std::string(1, c);
   }
-  std::ofstream(path("narrow.html"))
-      << "<!doctype html><body><iframe id=f width=360 height=1600 srcdoc=\"" << escaped
-      << "\"></iframe><script>onload = () => { const page = "
-         "document.getElementById('f').contentDocument; document.body.dataset.width = "
-         "page.documentElement.scrollWidth; document.body.dataset.frame = "
-         "page.body.dataset.ready; document.body.dataset.charts = "
-         "Object.keys(page.defaultView.Chart.instances).length; };</script></body>";
-  const std::string narrow = output(chromium + "--dump-dom file://" + path("narrow.html"));
-  EXPECT_THAT(narrow, HasSubstr("data-frame=\"yes\""));
-  EXPECT_THAT(narrow, HasSubstr("data-charts=\"4\""));
-  const size_t at = narrow.find("data-width=\"");
-  ASSERT_NE(at, std::string::npos);
-  EXPECT_LE(std::atoi(narrow.c_str() + at + 12), 360);
-  shell(chromium + "--window-size=500,1600 --screenshot=narrow.png file://" + path("narrow.html") +
-        " > log 2>&1");
-  EXPECT_GT(std::filesystem::file_size(path("narrow.png")), 20000U);
+  std::ofstream(path("narrow.html")) << narrow_frame("srcdoc=\"" + escaped + "\"");
+  expect_narrow(output(chromium + "--dump-dom file://" + path("narrow.html")));
+  shoot("narrow_report.png", "file://" + path("narrow.html"));
 }
 
 TEST_F(WatchProgramsTest, TopFollowsItsTerminal) {
