@@ -169,7 +169,7 @@ KernelCase row_dot_case(const KernelTable& kernels, const PackedFormat& format, 
       RowDotOperands{RandomMatrix(format, n, kHidden), RandomRows(kernels, tokens, kHidden), tokens,
                      Floats(static_cast<size_t>(n * tokens))});
   const PackedShape shape = o->matrix.view().shape;
-  const int64_t each = streams ? kTaskBytes / row_bytes / 8 : shape.groups() / 8;
+  const int64_t each = streams ? kTaskBytes / row_bytes / 8 : shape.groups() / 2;
   const auto run = [&kernels, o, each](ThreadPool& pool) {
     const RowDotArgs all = o->args();
     pool.run((all.group_end + each - 1) / each, [&](int64_t task, int) {

@@ -1,10 +1,6 @@
 // Row dots of quantised matrices (P4, P6, P8) with quantised activations, by the numerics rule of
-// docs/numerics.md. Two loops over the same units: one token keeps its lanes in registers and
-// streams the weights; for several, a chunk of weights is unpacked into the L1 cache once for a
-// tile of tokens, whose lanes lie there too. There the integer sums of a few tokens and a few sets
-// are under way at once: each load of inputs serves several sets, each of weights several tokens
-// (AVX2, Zen 3, Q4_0: 88 against 63 GMAC/s a core with one token and one set at a time). How those
-// sums are made is in row_units.h, for a matrix unit in row_units_matrix.h.
+// docs/numerics.md: which kernel fits a matrix, and which instruction set a number of tokens. How
+// units of weights meet tokens is in row_units.h, for a matrix unit in row_units_matrix.h.
 #include "kernels/cpu/functions.h"
 #ifdef HOTSET_ISA_amx
 #include "kernels/cpu/row_units_matrix.h"
@@ -15,65 +11,12 @@
 namespace hotset::HOTSET_ISA {
 namespace {
 
-// One token is bound by memory, and a processor's prefetchers follow one stream of codes better
-// than two. Vectors of two row groups read two, so their instruction sets leave it to AVX2's code:
-// decode reads 83 to 91 % of what memory gives, with AVX-512's own 80 to 82 (Zen 4, Q4_0 and Q8_0).
-constexpr bool kReadsOneStream = rows::kGroups == 1;
-
-// Row groups walked for one tile before the next tile starts: their codes (and the tile's
-// activations) should stay in the L2 cache.
-constexpr int64_t kBlockBytes = 192 * 1024;
-
-// A tile of tokens times kCount sets, which follow each other in memory: a chunk's codes and scales
-// are unpacked once for all tokens, into the L1 cache.
-template <class Kind, int kCount>
-void dot_sets(const GroupSet* sets, const Constants& constants, const QuantisedRows& x,
-              Tile& tile) {
-  constexpr int kFirstUnits = 8 / Kind::kCells;  // one cell for each lane
-  Factors<Kind> factors[kCount];
-  Weights<Kind> w[kChunkUnits][kCount];
-  const int64_t all = sets[0].units;
-  if (all < kFirstUnits) {
-    std::memset(tile.lanes, 0, static_cast<size_t>(tile.tokens) * sizeof(tile.lanes[0]));
-  }
-  for (int64_t unit0 = 0; unit0 < all; unit0 += kChunkUnits) {
-    const int units = static_cast<int>(all - unit0 < kChunkUnits ? all - unit0 : kChunkUnits);
-    for (int s = 0; s < kCount; ++s) {
-      factors[s].decode(sets[s], unit0 / kChunkUnits, units);
-      for (int u = 0; u < units; ++u) {
-        Kind::Codes::unpack(sets[s], constants, unit0 + u, w[u][s]);
-        prepare<Kind>(constants, w[u][s]);
-        Kind::prefetch(sets[s], unit0 + u);
-      }
-    }
-    const int64_t first = unit0 > 0 ? 0 : units < kFirstUnits ? units : kFirstUnits;
-    if (first > 0) add_units<Kind, kCount, true>(w, constants, x, unit0, first, factors, tile);
-    if (units > first) {
-      add_units<Kind, kCount, false>(w + first, constants, x, unit0 + first, units - first, factors,
-                                     tile);
-    }
-  }
-}
-
-using DotSets = void (*)(const GroupSet*, const Constants&, const QuantisedRows&, Tile&);
-
-// One token and one set (null where another instruction set does that); a tile and one set; a tile
-// and kTileSets at once, for which each load of inputs serves them all.
-struct Kernels {
-  DotSets token = nullptr, one = nullptr, several = nullptr;
-};
-
 // Those of the first of Kinds that fits.
 template <class... Kinds>
 Kernels find_kernels(const PackedFormat& format) {
-  Kernels found;
-  const auto try_kind = [&]<class Kind>() {
-    if (found.one != nullptr || !Kind::fits(format)) return;
-    found = {nullptr, dot_sets<Kind, 1>, dot_sets<Kind, kTileSets>};
-    if constexpr (kReadsOneStream) found.token = dot_token<Kind>;
-  };
-  (try_kind.template operator()<Kinds>(), ...);
-  if (found.one == nullptr) __builtin_trap();  // packed_format gives no other
+  Kernels found = {};
+  const bool is_found = ((Kinds::fits(format) && (found = kernels_of<Kinds>, true)) || ...);
+  if (!is_found) __builtin_trap();  // packed_format gives no other
   return found;
 }
 
@@ -147,54 +90,12 @@ Kernels choose(const PackedFormat& format, Constants& constants) {
   return kernels;
 }
 
-// A tile of tokens, from `token` on, times the `count` sets from `group` on. Returns how many row
-// groups those are.
-int64_t dot_tile(const RowDotArgs& args, const GroupSets& matrix, const Kernels& kernels,
-                 const Constants& constants, int64_t group, int count, int64_t token, Tile& tile) {
-  GroupSet sets[kTileSets];
-  for (int s = 0; s < count; ++s) sets[s] = matrix.at(group + s * rows::kGroups);
-  const DotSets dot = tile.tokens == 1 ? kernels.token : count == 1 ? kernels.one : kernels.several;
-  dot(sets, constants, args.quantised, tile);
-  for (int64_t t = 0; t < tile.tokens; ++t) {
-    for (int s = 0; s < count; ++s) {
-      store_results(args, tile.lanes[t].of[s][0], group + s * rows::kGroups, token + t);
-    }
-  }
-  return count * rows::kGroups;
-}
-
 }  // namespace
 
 void row_dot_quantised(const RowDotArgs& args) {
   Constants constants;
   const Kernels kernels = choose(args.matrix.shape.format, constants);
-  const GroupSets matrix(args);
-  const QuantisedRows& x = args.quantised;
-  constexpr int64_t kStep = kTileSets * rows::kGroups;
-  const int64_t step_bytes = (args.matrix.shape.k + 31) / 32 * 160 * kStep;
-  int64_t block = kBlockBytes / step_bytes * kStep;
-  if (block < kStep) block = kStep;
-  const int64_t tiles = (args.tokens + kTile - 1) / kTile;
-
-  Tile tile;
-  for (int64_t begin = args.group_begin; begin < args.group_end; begin += block) {
-    const int64_t end = begin + block < args.group_end ? begin + block : args.group_end;
-    int64_t token = 0;
-    for (int64_t i = 0; i < tiles; ++i) {  // tiles of nearly equal size
-      tile.tokens = (args.tokens - token) / (tiles - i);
-      for (int64_t t = 0; t < tile.tokens; ++t) {
-        tile.first_unit[t] = activation_row(args, token + t) * x.units;
-      }
-      begin_tile(args.matrix.shape.format, x, tile);
-      for (int64_t group = begin; group < end;) {
-        const bool is_several = tile.tokens > 1 && tile.tokens <= kTokensOfSets &&
-                                end - group > (kTileSets - 1) * rows::kGroups;
-        group += dot_tile(args, matrix, kernels, constants, group, is_several ? kTileSets : 1,
-                          token, tile);
-      }
-      token += tile.tokens;
-    }
-  }
+  dot_rows(args, kernels, constants);
 }
 
 void row_dot(const RowDotArgs& args) {
@@ -203,7 +104,7 @@ void row_dot(const RowDotArgs& args) {
     row_dot_float(args);
   } else if (args.tokens == 1 && !kReadsOneStream) {
     avx2::row_dot_quantised(args);
-  } else if (args.tokens < rows::kTokensLeast) {
+  } else if (args.tokens < rows::kTokensLeast || args.quantised.units > rows::kUnitsMost) {
     avx512vnni::row_dot_quantised(args);
   } else {
     row_dot_quantised(args);

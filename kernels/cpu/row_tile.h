@@ -8,13 +8,7 @@ namespace hotset::HOTSET_ISA {
 
 using rows::kTileSets;
 
-#ifdef HOTSET_ISA_amx
-constexpr int kTile = 2 * rows::kTileRows;
-constexpr int64_t kTokensOfSets = rows::kTileRows;  // more are done a set at a time
-#else
 constexpr int kTile = 16;  // tokens: 16 KB of lanes at 64 or 32 rows
-constexpr int64_t kTokensOfSets = kTile;
-#endif
 
 // A token's sums. Not a power of two apart: a load would wait for a store at the same place of
 // another page.
@@ -28,15 +22,6 @@ struct TokenTile {
   int64_t first_unit[kTile];  // of the token's row in QuantisedRows
   Lanes lanes[kTile];
 };
-
-// A unit's unpacked weights: a vector for each four inputs, two if they are wide.
-template <class Kind>
-using Weights = Bytes[Kind::Codes::kIsWide ? 16 : 8];
-
-// One cell of one token: lane += idot * (scale * a), then lane += asum * (offset * a).
-inline Floats add_scaled(Floats lane, Ints sum, Floats factor, Floats a) {
-  return rows::fma(rows::to_floats(sum), rows::mul(factor, a), lane);
-}
 
 // The scales, offsets and zero points of a chunk's cells, decoded once for all tokens:
 // [cells][kRows].

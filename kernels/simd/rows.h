@@ -26,7 +26,8 @@ enum class Range {
 // inputs at a time, finish(sum, start).
 
 #ifndef HOTSET_ISA_amx
-inline constexpr int kTokensLeast = 0;  // fewer are another set's work
+inline constexpr int kTokensLeast = 0;  // fewer are another set's work, as are longer rows
+inline constexpr int64_t kUnitsMost = int64_t{1} << 62;
 #endif
 
 }  // namespace hotset::HOTSET_ISA::rows

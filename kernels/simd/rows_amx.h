@@ -8,8 +8,9 @@
 
 namespace hotset::HOTSET_ISA::rows {
 
-// Fewer tokens are done as soon by vectors.
+// Fewer tokens are done as soon by vectors; longer rows have no room when unpacked.
 inline constexpr int kTokensLeast = 4;
+inline constexpr int64_t kUnitsMost = 512;
 inline constexpr int kTileRows = 16;
 
 inline constexpr int kSignedBias = 0;

@@ -86,14 +86,17 @@ TEST_P(RowDotTest, ManyRowsAndTokensEqualTheReference) {
   expect_rows(arguments(matrix, a, kMaxTokens), expected, [](int64_t t) { return t; });
 }
 
-// What is made of a row's inputs once for all sets, is made in pieces where there are too many.
+// What is made of rows' inputs once for all sets, is made in pieces where there are too many, and
+// by vectors where even a matrix unit's 16 rows would be.
 TEST_P(RowDotTest, LongRowsEqualTheReference) {
   constexpr int64_t kTokens = 21;
+  constexpr std::pair<int64_t, int64_t> kShapes[] = {
+      {21, 4096}, {21, 4416}, {3, 16384}, {3, 16416}};
   for (const NamedFormat& f : all_formats()) {
     if (f.format.is_float()) continue;
-    for (const int64_t k : {4096, 4416}) {
+    for (const auto& [n, k] : kShapes) {
       SCOPED_TRACE(f.name);
-      const RandomMatrix matrix(f.format, 21, k, 15);
+      const RandomMatrix matrix(f.format, n, k, 15);
       Activations a(kTokens, k, 16);
       const std::vector<float> expected = reference(matrix, a, kTokens);
       for (const int64_t tokens : {int64_t{1}, int64_t{2}, kTokens}) {
