@@ -103,7 +103,9 @@ void row_dot(const RowDotArgs& args) {
   if (layout == Layout::kPF || layout == Layout::kF8) {
     row_dot_float(args);
   } else if (args.tokens == 1 && !kReadsOneStream) {
-    avx2::row_dot_quantised(args);
+    RowDotArgs one = args;
+    one.asks_ahead = rows::kTokenAsksAhead;
+    avx2::row_dot_quantised(one);
   } else if (args.tokens < rows::kTokensLeast || args.quantised.units > rows::kUnitsMost) {
     avx512vnni::row_dot_quantised(args);
   } else {
