@@ -50,7 +50,6 @@ inline int64_t activation_row(const RowDotArgs& args, int64_t token) {
 // fourth line, 29 of 31 with one for each.
 template <int kBytes>
 inline void prefetch_next(const Plane& plane, int64_t unit) {
-  if (plane.ahead == 0) return;
   constexpr int kLine = 64;
   constexpr int kStep = kBytes * rows::kGroups;
   if (kStep < kLine && unit % (kLine / kStep) != 0) return;
