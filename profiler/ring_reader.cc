@@ -25,6 +25,11 @@ constexpr size_t kPiece = 256;  // cells that are read at once: few, so that the
 constexpr int32_t kLayersMax = 4096, kExpertsMax = 4096;
 constexpr int64_t kCellsMax = int64_t{1} << 22;  // layers * experts
 
+RingReader::Sink append_to(std::vector<Record>& out) {
+  return
+      [&out](std::span<const Record> piece) { out.insert(out.end(), piece.begin(), piece.end()); };
+}
+
 }  // namespace
 
 RingReader::RingReader(const std::string& path)
@@ -162,9 +167,7 @@ void RingReader::drain_other_lanes() {
   int lanes_with_records = 0;
   for (Lane& lane : std::span(lanes_).subspan(1)) {
     const size_t before = others_.size();
-    drain_lane(lane, head_of(lane), [&](std::span<const Record> piece) {
-      others_.insert(others_.end(), piece.begin(), piece.end());
-    });
+    drain_lane(lane, head_of(lane), append_to(others_));
     lanes_with_records += others_.size() > before ? 1 : 0;
   }
   if (lanes_with_records <= 1) return;
@@ -173,14 +176,12 @@ void RingReader::drain_other_lanes() {
 }
 
 void RingReader::drain(std::vector<Record>& out) {
-  drain([&](std::span<const Record> piece) { out.insert(out.end(), piece.begin(), piece.end()); });
+  drain(append_to(out));
 }
 
 void RingReader::drain_lane(size_t lane, std::vector<Record>& out) {
   read_dropped();
-  drain_lane(lanes_[lane], head_of(lanes_[lane]), [&](std::span<const Record> piece) {
-    out.insert(out.end(), piece.begin(), piece.end());
-  });
+  drain_lane(lanes_[lane], head_of(lanes_[lane]), append_to(out));
 }
 
 void RingReader::read_dropped() {

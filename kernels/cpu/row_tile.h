@@ -1,5 +1,5 @@
-// What the row dots of quantised matrices share between instruction sets: a tile of tokens and its
-// sums, and a chunk's scales. Included only by row_dot.cc.
+// What vectors' row dots of several tokens keep in the L1 cache: a tile of tokens and its sums, and
+// a chunk's scales. Included only by row_units.h.
 #pragma once
 
 #include "kernels/cpu/row_codes.h"

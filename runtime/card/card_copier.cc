@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "cache/step_clock.h"
+
 namespace hotset {
 
 namespace {
@@ -15,7 +17,7 @@ constexpr std::chrono::nanoseconds kRetryMin = std::chrono::milliseconds(10),
                                    kRetryMax = std::chrono::seconds(1);
 
 int64_t now_ns() {
-  return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+  return static_cast<int64_t>(monotonic_ns());
 }
 
 }  // namespace
