@@ -245,11 +245,16 @@ void ExpertCache::load_landed(std::unique_lock<std::mutex>& lock, int32_t limit)
 // threads busy.
 void ExpertCache::pack(std::unique_lock<std::mutex>& lock, std::span<Load> loads) {
   SlotPool& slots = size_class(layer_).slots;
-  const int32_t tasks = source_.pack_tasks();
+  const auto has_landed_in_place = [&](const Load& load) {
+    return load.landed.bytes == slots.bytes(load.slot).data();
+  };
+  const bool is_there = std::all_of(loads.begin(), loads.end(), has_landed_in_place);
+  const int32_t tasks = is_there ? 0 : source_.pack_tasks();
   lock.unlock();
   try {
     pool_.run(std::ssize(loads) * tasks, [&](int64_t task, int) {
       const Load& load = loads[task / tasks];
+      if (has_landed_in_place(load)) return;
       source_.pack(load.landed.id, static_cast<int32_t>(task % tasks), load.landed.bytes,
                    slots.bytes(load.slot));
     });

@@ -32,7 +32,8 @@ class ExpertSource {
   virtual int64_t read(ExpertId id, int32_t part, std::byte* landing) = 0;
   // Does task 0 <= task < pack_tasks() of packing a landing that has been read whole: shares of
   // about the same work, for a step that waits does them on all of its threads. Where the file
-  // holds experts as slots do, the slot itself may be the landing.
+  // holds experts as slots do (lands_packed), the slot itself may be the landing: nothing is packed
+  // then.
   virtual int32_t pack_tasks() const { return 1; }
   virtual void pack(ExpertId id, int32_t task, const std::byte* landing,
                     std::span<std::byte> slot) = 0;

@@ -44,12 +44,17 @@ void add_matrix(Checksum& sum, const MatrixSource& matrix) {
 
 }  // namespace
 
+std::pair<int64_t, int64_t> expert_part(int64_t bytes, int32_t part) {
+  const int64_t share = aligned(bytes / kExpertParts), begin = std::min(part * share, bytes);
+  return {begin, part + 1 == kExpertParts ? bytes : std::min(begin + share, bytes)};
+}
+
 SidecarLayout::SidecarLayout(const ModelDescription& description, int64_t matrices,
                              int64_t dense_bytes) {
   const int64_t experts = description.config.num_experts;
   expert_sums_at =
       static_cast<int64_t>(sizeof(SidecarHead)) + matrices + 8 * blocks_of(dense_bytes);
-  dense_at = aligned(expert_sums_at + 8 * experts * std::ssize(description.layers));
+  dense_at = aligned(expert_sums_at + 8 * kExpertParts * experts * std::ssize(description.layers));
   file_bytes = aligned(dense_at + dense_bytes);
   for (const ExpertShape& shape : expert_shapes(description)) {
     layer_at.push_back(file_bytes);
@@ -102,7 +107,9 @@ void Sidecar::read_head(const ModelDescription& description) {
   }
   file_.read(0, std::as_writable_bytes(std::span(&head_, 1)));
   const SidecarHead expected;
-  if (head_.magic != expected.magic) throw Error(path() + ": is not a sidecar");
+  if (head_.magic != expected.magic) {
+    throw Error(path() + ": is not a sidecar, or one of another version");
+  }
   if (head_.packed_version != expected.packed_version) {
     throw Error(fmt::format("{}: holds weights packed as version {}, expected version {}", path(),
                             head_.packed_version, expected.packed_version));
@@ -139,7 +146,10 @@ void Sidecar::read_tables() {
                             head_.dense_bytes, most));
   }
   read_next(tables_.dense_sums, blocks_of(dense_bytes()));
-  read_next(tables_.expert_sums, head_.experts);
+  if (head_.experts > most) {
+    throw Error(fmt::format("{}: head: found {} experts in {} bytes", path(), head_.experts, most));
+  }
+  read_next(tables_.expert_sums, head_.experts * kExpertParts);
   if (const uint64_t found = head_checksum(head_, tables_); found != head_.checksum) {
     throw Error(fmt::format("{}: head: found checksum {:016x}, expected {:016x}", path(), found,
                             head_.checksum));
@@ -192,14 +202,13 @@ void Sidecar::note_damage(const std::string& damage) {
   if (!is_damaged_.exchange(true)) on_damage_(damage);
 }
 
-bool Sidecar::is_expert(ExpertId id, std::span<const std::byte> blob) {
-  const uint64_t found = Checksum().add(blob).value();
-  const uint64_t expected = tables_.expert_sums[id.layer * experts_per_layer_ + id.expert];
+bool Sidecar::is_expert_part(ExpertId id, int32_t part, std::span<const std::byte> bytes) {
+  const uint64_t found = Checksum().add(bytes).value(), expected = expert_sum(id, part);
   if (found == expected) return true;
   note_damage(
-      fmt::format("{}: expert {} of layer {} at offset {}: found checksum {:016x}, expected "
-                  "{:016x}",
-                  path(), id.expert, id.layer, expert_at(id), found, expected));
+      fmt::format("{}: part {} of expert {} of layer {} at offset {}: found checksum {:016x}, "
+                  "expected {:016x}",
+                  path(), part, id.expert, id.layer, expert_at(id), found, expected));
   return false;
 }
 
@@ -211,9 +220,14 @@ bool Sidecar::read_dense_block(int64_t block, std::span<std::byte> image) {
 }
 
 bool Sidecar::read_expert(ExpertId id, std::span<std::byte> blob) {
-  return read(layout_.expert_at(id), blob,
-              tables_.expert_sums[id.layer * experts_per_layer_ + id.expert],
-              [&] { return fmt::format("expert {} of layer {}", id.expert, id.layer); });
+  for (int32_t part = 0; part < kExpertParts; ++part) {
+    const auto [begin, end] = expert_part(std::ssize(blob), part);
+    const bool is_whole =
+        read(expert_at(id) + begin, blob.subspan(begin, end - begin), expert_sum(id, part),
+             [&] { return fmt::format("expert {} of layer {}", id.expert, id.layer); });
+    if (!is_whole) return false;
+  }
+  return true;
 }
 
 void Sidecar::expect_dense_blocks(int64_t begin, int64_t end) const {

@@ -3,7 +3,7 @@
 // owns the weights; a sidecar can be removed at any time.
 //
 //   head    56 bytes (SidecarHead), then tables: one byte for each dense matrix (exact in bf16 or
-//           not), a checksum for each MiB of the dense image, one for each expert
+//           not), a checksum for each MiB of the dense image, kExpertParts for each expert
 //   dense   the image as DenseLayout places it
 //   experts blobs by layer and expert, each of the layer's slot size
 //
@@ -17,6 +17,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cache/expert_id.h"
@@ -28,8 +29,15 @@ namespace hotset {
 
 inline constexpr int64_t kSidecarBlock = 1 << 20;  // of the dense image: what one checksum covers
 
+// An expert's parts are read at once, for a single read does not take all that a disk gives, and
+// each is checked by the thread that has read it: nobody waits for one sum over all of them.
+inline constexpr int32_t kExpertParts = 4;
+// Where part 0 <= part < kExpertParts of a blob of `bytes` bytes begins and ends: whole pages, but
+// for the end of the last. Small blobs have empty parts.
+std::pair<int64_t, int64_t> expert_part(int64_t bytes, int32_t part);
+
 struct SidecarHead {  // as it lies in the file, little-endian
-  std::array<char, 8> magic = {'h', 'o', 't', 's', 'e', 't', 'S', '1'};  // '0' while unfinished
+  std::array<char, 8> magic = {'h', 'o', 't', 's', 'e', 't', 'S', '2'};  // '0' while unfinished
   uint32_t packed_version = kPackedVersion;
   uint32_t matrices = 0;
   uint64_t fingerprint = 0;
@@ -40,8 +48,9 @@ struct SidecarHead {  // as it lies in the file, little-endian
 };
 
 struct SidecarTables {
-  std::vector<uint8_t> exact_in_bf16;             // [matrices]
-  std::vector<uint64_t> dense_sums, expert_sums;  // [blocks], [layers][experts]
+  std::vector<uint8_t> exact_in_bf16;  // [matrices]
+  std::vector<uint64_t> dense_sums;    // [blocks]
+  std::vector<uint64_t> expert_sums;   // [layers][experts][kExpertParts]
 };
 
 // Where everything lies for a model and its dense bytes.
@@ -82,10 +91,10 @@ class Sidecar {
   // False if the bytes are not those that were written; then on_damage has been called.
   bool read_dense_block(int64_t block, std::span<std::byte> image);
   bool read_expert(ExpertId id, std::span<std::byte> blob);
-  // Where an expert lies, for those who read it themselves; whether what they have is it; and where
-  // they report that they could not.
+  // Where an expert lies, for those who read it themselves; whether what they have is a part of it;
+  // and where they report that they could not.
   int64_t expert_at(ExpertId id) const { return layout_.expert_at(id); }
-  bool is_expert(ExpertId id, std::span<const std::byte> blob);
+  bool is_expert_part(ExpertId id, int32_t part, std::span<const std::byte> bytes);
   void note_damage(const std::string& damage);
   void expect_dense_blocks(int64_t begin, int64_t end) const;
   void expect_expert(ExpertId id) const;
@@ -94,6 +103,9 @@ class Sidecar {
   void read_head(const ModelDescription& description);
   void read_tables();
   void check_layout(const ModelDescription& description);
+  uint64_t expert_sum(ExpertId id, int32_t part) const {
+    return tables_.expert_sums[(id.layer * experts_per_layer_ + id.expert) * kExpertParts + part];
+  }
   template <class What>
   bool read(int64_t at, std::span<std::byte> out, uint64_t expected, const What& what);
 

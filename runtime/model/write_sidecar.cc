@@ -57,7 +57,7 @@ struct Writer {
     head.experts = static_cast<uint64_t>(experts);
     layout = SidecarLayout(description, head.matrices, dense_bytes);
     head.file_bytes = static_cast<uint64_t>(layout.file_bytes);
-    tables.expert_sums.assign(experts, 0);
+    tables.expert_sums.assign(experts * kExpertParts, 0);
 
     SidecarHead unfinished = head, found;
     unfinished.magic.back() = '0';
@@ -65,7 +65,7 @@ struct Writer {
         file.read(0, std::as_writable_bytes(std::span(&found, 1))) && found == unfinished &&
         file.read(layout.expert_sums_at, std::as_writable_bytes(std::span(tables.expert_sums)));
     if (!continues) {
-      tables.expert_sums.assign(experts, 0);
+      tables.expert_sums.assign(experts * kExpertParts, 0);
       file.empty();
       file.write(0, std::as_bytes(std::span(&unfinished, 1)));
     }
@@ -91,26 +91,38 @@ struct Writer {
   }
 
   bool is_there(int64_t i, ExpertId id, std::span<std::byte> blob) {
-    const uint64_t noted = tables.expert_sums[i];
-    if (noted == 0) return false;
-    const bool is_it = file.read(layout.expert_at(id), blob) &&
-                       Checksum().add(std::span<const std::byte>(blob)).value() == noted;
-    if (is_it) {
+    const std::span<const uint64_t> noted = sums_of(i);
+    if (noted[0] == 0) return false;
+    const bool is_read = file.read(layout.expert_at(id), blob);
+    if (is_read && std::ranges::equal(sum(blob), noted)) {
       ++kept;
-    } else {
-      std::fill(blob.begin(), blob.end(), std::byte{});
+      return true;
     }
-    return is_it;
+    std::fill(blob.begin(), blob.end(), std::byte{});
+    return false;
   }
 
   int64_t write_expert(int64_t i, ExpertId id, ExpertFileSource& source,
                        std::span<std::byte> blob) {
     const int64_t bytes = source.load(id, blob);
-    tables.expert_sums[i] = Checksum().add(std::span<const std::byte>(blob)).value();
+    std::ranges::copy(sum(blob), sums_of(i).begin());
     file.write(layout.expert_at(id), blob);
-    file.write(layout.expert_sums_at + i * sizeof(uint64_t),
-               std::as_bytes(std::span(&tables.expert_sums[i], 1)));
+    file.write(layout.expert_sums_at + i * kExpertParts * sizeof(uint64_t),
+               std::as_bytes(sums_of(i)));
     return bytes;
+  }
+
+  std::span<uint64_t> sums_of(int64_t i) {
+    return std::span(tables.expert_sums).subspan(i * kExpertParts, kExpertParts);
+  }
+
+  static std::array<uint64_t, kExpertParts> sum(std::span<const std::byte> blob) {
+    std::array<uint64_t, kExpertParts> sums;
+    for (int32_t part = 0; part < kExpertParts; ++part) {
+      const auto [begin, end] = expert_part(std::ssize(blob), part);
+      sums[part] = Checksum().add(blob.subspan(begin, end - begin)).value();
+    }
+    return sums;
   }
 
   // Last: without it nothing is taken for a sidecar.

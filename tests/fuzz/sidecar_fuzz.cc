@@ -41,7 +41,7 @@ void make_head_plausible(std::vector<uint8_t>& bytes) {
   take(tables.exact_in_bf16, head.matrices);
   take(tables.dense_sums,
        head.dense_bytes / kSidecarBlock + (head.dense_bytes % kSidecarBlock != 0));
-  take(tables.expert_sums, head.experts);
+  take(tables.expert_sums, head.experts * kExpertParts);
   head.checksum = head_checksum(head, tables);
   std::memcpy(bytes.data(), &head, sizeof(head));
 }

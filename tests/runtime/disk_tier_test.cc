@@ -263,8 +263,42 @@ TEST_F(ChangedFileTest, EveryWayOfReadingBringsTheSameBytes) {
         ASSERT_EQ(std::memcmp(slot.data(), expected.data(), bytes), 0) << "expert " << expert;
       }
       for (int32_t p = 0; p < packed.parts(); ++p) packed.read({0, expert}, p, slot.data());
-      packed.pack({0, expert}, 0, slot.data(), span(slot));
       ASSERT_EQ(std::memcmp(slot.data(), expected.data(), bytes), 0);
+    }
+  }
+}
+
+// Whoever reads a part has checked it: no later look would find what is wrong.
+TEST_F(ChangedFileTest, ADamagedPartOfASidecarComesFromTheModelsFile) {
+  const ModelDescription description = open_model(path());
+  const std::string sidecar_path = folder_ / "s.hotset";
+  write_sidecar(description, sidecar_path, [](int64_t, int64_t) {});
+  const ExpertId id{1, 3};
+  const int64_t expert_at = Sidecar(sidecar_path, description, {}).expert_at(id);
+  for (const FileReads reads : {FileReads::kBuffered, FileReads::kDirect}) {
+    ExpertFileSource file(description, 1, 1, reads);
+    const auto bytes = static_cast<size_t>(file.shapes()[id.layer].bytes);
+    Memory landing(file.expert_bytes(id.layer), "a test");
+    Memory expected(file.expert_bytes(id.layer), "a test");
+    const auto span = [&](const Memory& m) {
+      return std::span(m.data(), static_cast<size_t>(file.expert_bytes(id.layer)));
+    };
+    file.load(id, span(expected));
+    for (int32_t damaged = 0; damaged < kExpertParts; ++damaged) {
+      const auto [begin, end] = expert_part(static_cast<int64_t>(bytes), damaged);
+      ASSERT_LT(begin, end);
+      change_byte(sidecar_path, expert_at + end - 1);
+      std::string damage;
+      Sidecar sidecar(sidecar_path, description, [&](const std::string& d) { damage = d; });
+      ExpertSidecarSource packed(sidecar, file, reads);
+      std::memset(landing.data(), 1, bytes);
+      for (int32_t p = 0; p < kExpertParts; ++p) packed.read(id, p, landing.data());
+      EXPECT_EQ(std::memcmp(landing.data(), expected.data(), bytes), 0) << "part " << damaged;
+      EXPECT_THAT(damage, AllOf(HasSubstr(sidecar_path), HasSubstr("expert 3 of layer 1")));
+      std::memset(landing.data(), 1, bytes);
+      packed.load(id, span(landing));
+      EXPECT_EQ(std::memcmp(landing.data(), expected.data(), bytes), 0) << "part " << damaged;
+      change_byte(sidecar_path, expert_at + end - 1);
     }
   }
 }

@@ -159,6 +159,13 @@ TEST_F(SidecarTest, OneOfAnotherPackedVersionIsRefused) {
   EXPECT_THAT(refusal(model), HasSubstr("version 2, expected version 1"));
 }
 
+TEST_F(SidecarTest, OneOfAnotherVersionOfTheFileIsRefused) {
+  const std::string model = add_model(kSmallModel);
+  write(model);
+  change(7, [](char& byte) { byte = '1'; });
+  EXPECT_THAT(refusal(model), HasSubstr("s.hotset: is not a sidecar, or one of another version"));
+}
+
 // If this fails, bytes have changed that sidecars out there hold: raise kPackedVersion, then the
 // sums.
 TEST_F(SidecarTest, PackedBytesAreThoseOfTheirVersion) {
