@@ -41,7 +41,7 @@ struct RowDotArgs {
   int64_t tokens = 0;
   float* out = nullptr;  // row t of the result starts at out + t * out_stride (not at row_ids[t])
   int64_t out_stride = 0;
-  bool asks_ahead = true;  // hints for the weights that come next
+  bool leads_codes = false;  // how hints are given to one token (rows_amx.h); bits do not change
 };
 
 // f16 or f32 keys/values of one KV head in blocks of 256 positions.

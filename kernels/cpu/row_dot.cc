@@ -104,7 +104,7 @@ void row_dot(const RowDotArgs& args) {
     row_dot_float(args);
   } else if (args.tokens == 1 && !kReadsOneStream) {
     RowDotArgs one = args;
-    one.asks_ahead = rows::kTokenAsksAhead;
+    one.leads_codes = rows::kTokenLeadsCodes;
     avx2::row_dot_quantised(one);
   } else if (args.tokens < rows::kTokensLeast || args.quantised.units > rows::kUnitsMost) {
     avx512vnni::row_dot_quantised(args);

@@ -12,7 +12,7 @@ namespace hotset::HOTSET_ISA {
 
 // A plane at this set's first row group. The second group, where a vector holds two, is `next`
 // bytes further: 0 at the end of the range, so that nothing is read past it. What to ask for
-// meanwhile is `ahead` bytes further, 0 where the matrix ends or nothing is asked for.
+// meanwhile is `ahead` bytes further, 0 where the matrix ends.
 struct Plane {
   const std::byte* at;
   int64_t next;
@@ -33,8 +33,7 @@ inline int64_t sets_ahead(int64_t set_bytes) {
 inline Plane plane_at(const RowDotArgs& args, int64_t offset, int64_t stride, int64_t group,
                       int64_t groups_ahead) {
   const bool has_next = rows::kGroups > 1 && group + 1 < args.group_end;
-  const bool has_ahead =
-      args.asks_ahead && group + groups_ahead + rows::kGroups <= args.matrix.shape.groups();
+  const bool has_ahead = group + groups_ahead + rows::kGroups <= args.matrix.shape.groups();
   return {args.matrix.data + offset + group * stride, has_next ? stride : 0,
           has_ahead ? groups_ahead * stride : 0};
 }

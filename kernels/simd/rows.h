@@ -28,7 +28,7 @@ enum class Range {
 #ifndef HOTSET_ISA_amx
 inline constexpr int kTokensLeast = 0;  // fewer are another set's work, as are longer rows
 inline constexpr int64_t kUnitsMost = int64_t{1} << 62;
-inline constexpr bool kTokenAsksAhead = true;
+inline constexpr bool kTokenLeadsCodes = false;
 #endif
 
 }  // namespace hotset::HOTSET_ISA::rows

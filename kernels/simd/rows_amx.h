@@ -11,10 +11,11 @@ namespace hotset::HOTSET_ISA::rows {
 // Fewer tokens are done as soon by vectors; longer rows have no room when unpacked.
 inline constexpr int kTokensLeast = 4;
 inline constexpr int64_t kUnitsMost = 512;
-// One token streams the weights, and processors with AMX follow that stream better by themselves:
-// Q4_0 from DRAM, two threads, 25.8 GB/s (gate) and 24.9 (down) against 23.6 and 21.9 with hints,
-// Q8_0 the same. Several tokens need them: 17 GB/s of Q4_0 with ten, 11 without.
-inline constexpr bool kTokenAsksAhead = false;
+// One token streams the weights, and what follows that stream on processors with AMX is their own
+// prefetching, which hints lead best a little less than a page ahead, along the codes alone and
+// from few places in the code (row_units.h). Several tokens are better off with hints for all that
+// comes: 17 GB/s of Q4_0 with ten, 11 with none.
+inline constexpr bool kTokenLeadsCodes = true;
 inline constexpr int kTileRows = 16;
 
 inline constexpr int kSignedBias = 0;
