@@ -10,38 +10,69 @@ namespace hotset::HOTSET_ISA {
 
 namespace {
 
+// Outputs that are summed together, so that each load serves several sums: rows, and vectors of
+// the width. Enough of them to hide an fma's latency.
+constexpr int kRowsTogether = kRegisters >= 32 ? 8 : 4;
+constexpr int kVectors = kRegisters >= 32 ? 2 : 1;
+
+// A product of matrices: a is [rows][a_stride], b [depth][width], out [rows][out_stride].
+struct Product {
+  float* out;
+  int64_t out_stride;
+  const float* a;
+  int64_t a_stride;
+  const float* b;
+  int64_t rows, depth, width;
+};
+
+// Rows [first, first + kCount) and kWide vectors from column n on. See multiply.
+template <bool kCausal, bool kAccumulate, int kCount, int kWide>
+inline void multiply_block(const Product& p, int64_t first, int64_t n) {
+  const float* const a = p.a + first * p.a_stride;
+  const float* const b = p.b + n;
+  float* const out = p.out + first * p.out_stride + n;
+  F acc[kCount][kWide];
+  for (int r = 0; r < kCount; ++r) {
+    for (int w = 0; w < kWide; ++w) {
+      acc[r][w] = kAccumulate ? load(out + r * p.out_stride + 16 * w) : zero();
+    }
+  }
+  const auto add_row = [&](int r, int64_t j, const F* row) {
+    const F factor = keep(set(a[r * p.a_stride + j]));
+    for (int w = 0; w < kWide; ++w) acc[r][w] = fma(factor, row[w], acc[r][w]);
+  };
+  const int64_t common = kCausal ? first + 1 : p.depth;
+  for (int64_t j = 0; j < common; ++j) {
+    F row[kWide];
+    for (int w = 0; w < kWide; ++w) row[w] = load(b + j * p.width + 16 * w);
+    for (int r = 0; r < kCount; ++r) add_row(r, j, row);
+  }
+  for (int after = 0; kCausal && after < kCount - 1; ++after) {  // each row's own triangle
+    const int64_t j = common + after;
+    F row[kWide];
+    for (int w = 0; w < kWide; ++w) row[w] = load(b + j * p.width + 16 * w);
+    for (int r = after + 1; r < kCount; ++r) add_row(r, j, row);
+  }
+  for (int r = 0; r < kCount; ++r) {
+    for (int w = 0; w < kWide; ++w) store(out + r * p.out_stride + 16 * w, acc[r][w]);
+  }
+}
+
 // out[i][n] (+)= sum_{j < limit(i)} a[i][j] * b[j][n] for rows i of [0, rows) and n of [0, width):
-// width a multiple of 16. `causal`: limit(i) = i + 1, else `depth`. a is [rows][a_stride], b
-// [depth][width].
+// width a multiple of 16. `causal`: limit(i) = i + 1, else `depth`.
 template <bool kCausal, bool kAccumulate>
 void multiply(float* out, int64_t out_stride, const float* a, int64_t a_stride, const float* b,
               int64_t rows, int64_t depth, int64_t width) {
-  constexpr int kRows = 4;
-  int64_t i = 0;
-  auto block = [&]<int kCount>(int64_t first) {
-    for (int64_t n = 0; n < width; n += 16) {
-      F acc[kCount];
-      for (int r = 0; r < kCount; ++r) {
-        acc[r] = kAccumulate ? load(out + (first + r) * out_stride + n) : zero();
-      }
-      const int64_t common = kCausal ? first + 1 : depth;
-      for (int64_t j = 0; j < common; ++j) {
-        const F row = load(b + j * width + n);
-        for (int r = 0; r < kCount; ++r) {
-          acc[r] = fma(set(a[(first + r) * a_stride + j]), row, acc[r]);
-        }
-      }
-      if (kCausal) {
-        for (int r = 1; r < kCount; ++r) {
-          for (int64_t j = common; j <= first + r; ++j) {
-            acc[r] = fma(set(a[(first + r) * a_stride + j]), load(b + j * width + n), acc[r]);
-          }
-        }
-      }
-      for (int r = 0; r < kCount; ++r) store(out + (first + r) * out_stride + n, acc[r]);
+  const Product p = {out, out_stride, a, a_stride, b, rows, depth, width};
+  const auto block = [&]<int kCount>(int64_t first) {
+    int64_t n = 0;
+    for (; n + 16 * kVectors <= width; n += 16 * kVectors) {
+      multiply_block<kCausal, kAccumulate, kCount, kVectors>(p, first, n);
     }
+    for (; n < width; n += 16) multiply_block<kCausal, kAccumulate, kCount, 1>(p, first, n);
   };
-  for (; i + kRows <= rows; i += kRows) block.template operator()<kRows>(i);
+  int64_t i = 0;
+  for (; i + kRowsTogether <= rows; i += kRowsTogether) block.template operator()<kRowsTogether>(i);
   for (; i < rows; ++i) block.template operator()<1>(i);
 }
 
@@ -106,13 +137,15 @@ void transpose_keys(const DeltaArgs& a, float* k_transposed) {
 // T = (I - A)^-1 for strictly lower A, row by row: T[i] = e_i + sum_{j<i} A[i][j] T[j].
 void invert_lower(float* t, const float* a, int64_t tokens) {
   for (int64_t i = 0; i < tokens; ++i) {
-    for (int64_t n = 0; n < kDeltaChunk; n += 16) {
-      F acc = zero();
-      for (int64_t j = 0; j < i; ++j) {
-        acc = fma(set(a[i * kDeltaChunk + j]), load(t + j * kDeltaChunk + n), acc);
+    F acc[kDeltaChunk / 16];
+    for (F& sum : acc) sum = zero();
+    for (int64_t j = 0; j < i; ++j) {
+      const F factor = keep(set(a[i * kDeltaChunk + j]));
+      for (int w = 0; w < kDeltaChunk / 16; ++w) {
+        acc[w] = fma(factor, load(t + j * kDeltaChunk + 16 * w), acc[w]);
       }
-      store(t + i * kDeltaChunk + n, acc);
     }
+    for (int w = 0; w < kDeltaChunk / 16; ++w) store(t + i * kDeltaChunk + 16 * w, acc[w]);
     t[i * kDeltaChunk + i] = 1.0f;
   }
 }
