@@ -37,22 +37,17 @@ inline void multiply_block(const Product& p, int64_t first, int64_t n) {
       acc[r][w] = kAccumulate ? load(out + r * p.out_stride + 16 * w) : zero();
     }
   }
-  const auto add_row = [&](int r, int64_t j, const F* row) {
-    const F factor = keep(set(a[r * p.a_stride + j]));
-    for (int w = 0; w < kWide; ++w) acc[r][w] = fma(factor, row[w], acc[r][w]);
+  const auto add = [&](int64_t j, int from) __attribute__((always_inline)) {
+    F row[kWide];
+    for (int w = 0; w < kWide; ++w) row[w] = load(b + j * p.width + 16 * w);
+    for (int r = from; r < kCount; ++r) {
+      const F factor = keep(set(a[r * p.a_stride + j]));
+      for (int w = 0; w < kWide; ++w) acc[r][w] = fma(factor, row[w], acc[r][w]);
+    }
   };
   const int64_t common = kCausal ? first + 1 : p.depth;
-  for (int64_t j = 0; j < common; ++j) {
-    F row[kWide];
-    for (int w = 0; w < kWide; ++w) row[w] = load(b + j * p.width + 16 * w);
-    for (int r = 0; r < kCount; ++r) add_row(r, j, row);
-  }
-  for (int after = 0; kCausal && after < kCount - 1; ++after) {  // each row's own triangle
-    const int64_t j = common + after;
-    F row[kWide];
-    for (int w = 0; w < kWide; ++w) row[w] = load(b + j * p.width + 16 * w);
-    for (int r = after + 1; r < kCount; ++r) add_row(r, j, row);
-  }
+  for (int64_t j = 0; j < common; ++j) add(j, 0);
+  for (int r = 1; kCausal && r < kCount; ++r) add(first + r, r);  // each row's own triangle
   for (int r = 0; r < kCount; ++r) {
     for (int w = 0; w < kWide; ++w) store(out + r * p.out_stride + 16 * w, acc[r][w]);
   }
