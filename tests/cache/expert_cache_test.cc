@@ -224,6 +224,77 @@ TEST_F(ExpertCacheTest, BytesThatAreBadEndTheEventToo) {
   EXPECT_EQ(run_event(*cache, p).size(), 2u);
 }
 
+class CheckedExpertsTest : public ExpertCacheTest {
+ protected:
+  CheckedExpertsTest() {
+    source = std::make_unique<FakeSource>(1, 8, 1, true);
+    source->damage({0, 4});
+    cache_ = std::make_unique<ExpertCache>(*source, plan_slots(*source, 4 * 256, 1), pool,
+                                           policy_of(PolicyKind::kLru),
+                                           CacheOptions{.reading_threads = 1, .reads = 16});
+    cache_->begin(0, picked_, ++now);
+  }
+  // The name that expert 4 has in this wave, in its last four bytes; -1: it is not in it.
+  static int32_t last_of_4(std::span<const Lease> wave) {
+    for (const Lease& lease : wave) {
+      if (lease.expert != 4) continue;
+      int32_t name;
+      std::memcpy(&name, lease.blob + 252, 4);
+      return name;
+    }
+    return -1;
+  }
+
+  const std::vector<Pick> picked_ = picks({2, 4});
+  std::unique_ptr<ExpertCache> cache_;
+};
+
+// Used before it is checked, so used once more; and nobody else sees it before.
+TEST_F(CheckedExpertsTest, AWaveWithADamagedExpertComesOnceMoreWithTheTrueBytes) {
+  std::vector<int32_t> names;  // of expert 4 in each of its waves
+  while (true) {
+    const auto wave = cache_->next_wave(100);
+    if (wave.empty()) break;
+    if (const int32_t name = last_of_4(wave); name >= 0) {
+      names.push_back(name);
+      EXPECT_EQ(cache_->residency({0, 4}), Residency::kLoading);
+      EXPECT_EQ(cache_->hold_resident({0, 4}), nullptr);
+    }
+    cache_->verify();
+  }
+  cache_->end();
+  ASSERT_EQ(names.size(), 2u);
+  EXPECT_NE(names[0], 4);
+  EXPECT_EQ(names[1], 4);
+  EXPECT_EQ(source->loads[4], 1);
+  EXPECT_EQ(cache_->stats().misses, 2);
+  EXPECT_EQ(cache_->stats().admissions, 2);
+  cache_->verify();
+  const int checks = source->checks;
+  EXPECT_EQ(checks, 4) << "both experts, once; what was mended is not looked at again";
+  run_event(*cache_, picked_);
+  EXPECT_EQ(source->checks, checks) << "residents are not checked";
+}
+
+TEST_F(CheckedExpertsTest, WhatNobodyHasCheckedDoesNotStay) {
+  while (last_of_4(cache_->next_wave(100)) < 0) {
+  }
+  cache_->cancel();  // whoever computes has failed
+  EXPECT_EQ(cache_->residency({0, 4}), Residency::kAbsent);
+  cache_->verify();
+}
+
+TEST_F(CheckedExpertsTest, OneThatCannotBeMendedEndsTheEvent) {
+  while (last_of_4(cache_->next_wave(100)) < 0) {
+  }
+  source->fail({0, 4});
+  EXPECT_THROW(cache_->next_wave(100), Error);
+  cache_->verify();
+  source->fail({-1, -1});
+  source->damage({-1, -1});
+  EXPECT_EQ(run_event(*cache_, picked_).size(), 2u);
+}
+
 TEST_F(ExpertCacheTest, ASlowReadIsWaitedFor) {
   const auto cache = one_layer(3);
   source->read_us = 100'000;
