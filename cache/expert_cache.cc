@@ -2,7 +2,6 @@
 #include "cache/expert_cache.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "kernels/check.h"
 
@@ -26,7 +25,6 @@ ExpertCache::ExpertCache(ExpertSource& source, SlotPlan plan, ThreadPool& pool,
       by_layer_(source.layer_count()),
       is_picked_(experts_per_layer_),
       is_kept_(experts_per_layer_),
-      is_damaged_(experts_per_layer_),
       taken_(options.reads),
       is_guessed_(experts_per_layer_),
       reader_(source, recorder_, options.reading_threads, options.reads) {
@@ -159,8 +157,6 @@ void ExpertCache::start_reads() {
 std::span<const Lease> ExpertCache::next_wave(int32_t limit) {
   HOTSET_CHECK(layer_ >= 0 && limit > 0, "next_wave outside an event");
   std::unique_lock lock(mutex_);
-  if (mend_wave(lock)) return leases_;
-  settle_read();
   end_leases();
   start_reads();
   if (next_resident_ < residents_.size()) {
@@ -197,10 +193,10 @@ void ExpertCache::lease_residents(int32_t limit) {
                   [&](size_t i) { return residents_[first + i]; });
 }
 
-void ExpertCache::lease(int32_t expert, SlotId slot, bool is_read) {
+void ExpertCache::lease(int32_t expert, SlotId slot, bool is_passing) {
   SlotPool& slots = size_class(layer_).slots;
   slots.lease(slot);
-  leased_.push_back({expert, slot, slots.generation(slot), is_read});
+  leased_.push_back({slot, slots.generation(slot), is_passing});
   leases_.push_back({expert, slots.bytes(slot).data()});
 }
 
@@ -277,53 +273,16 @@ void ExpertCache::pack(std::unique_lock<std::mutex>& lock, std::span<Load> loads
     }
     recorder_.read(load.landed.was_guess ? TransferCause::kPrefetch : TransferCause::kMiss, id,
                    load.landed.bytes_read, load.landed.read_ns);
-    lease(id.expert, load.slot, true);
+    const bool is_admitted = admit(id);
+    if (is_admitted) {
+      publish(id, load.slot);
+      for (CacheStats* stats : {&total_, &by_layer_[layer_]}) ++stats->admissions;
+    } else {
+      table_[index(id)] = kAbsent;
+    }
+    lease(id.expert, load.slot, !is_admitted);
   }
   landed_.erase(landed_.begin(), landed_.begin() + std::ssize(loads));
-  is_wave_checked_ = source_.check_tasks() == 0;
-}
-
-// Looks at what the wave has read, on the pool and without the mutex: its slots are nobody else's.
-// True if something was damaged, and is mended now.
-bool ExpertCache::mend_wave(std::unique_lock<std::mutex>& lock) {
-  if (std::exchange(is_wave_checked_, true)) return false;
-  const int32_t tasks = source_.check_tasks();
-  SlotPool& slots = size_class(layer_).slots;
-  for (const Leased& leased : leased_) is_damaged_[leased.expert] = false;
-  bool is_mended = false;
-  lock.unlock();
-  try {
-    pool_.run(std::ssize(leased_) * tasks, [&](int64_t task, int) {
-      const Leased& leased = leased_[task / tasks];
-      const ExpertId id{layer_, leased.expert};
-      if (!source_.is_sound(id, static_cast<int32_t>(task % tasks), slots.bytes(leased.slot))) {
-        is_damaged_[leased.expert] = true;
-      }
-    });
-    for (const Leased& leased : leased_) {
-      if (!is_damaged_[leased.expert]) continue;
-      source_.load({layer_, leased.expert}, slots.bytes(leased.slot));
-      is_mended = true;
-    }
-  } catch (...) {
-    lock.lock();
-    abandon_event();
-    throw;
-  }
-  lock.lock();
-  return is_mended;
-}
-
-// What the wave has read becomes resident, or passes through.
-void ExpertCache::settle_read() {
-  for (Leased& leased : leased_) {
-    if (!leased.is_read) continue;
-    const ExpertId id{layer_, leased.expert};
-    if (!admit(id)) continue;
-    publish(id, leased.slot);
-    leased.is_read = false;
-    for (CacheStats* stats : {&total_, &by_layer_[layer_]}) ++stats->admissions;
-  }
 }
 
 // One of those that fillers were loading when the event asked.
@@ -399,9 +358,10 @@ void ExpertCache::evict(ExpertId id) {
 void ExpertCache::end() {
   HOTSET_CHECK(layer_ >= 0, "end outside an event");
   const std::lock_guard lock(mutex_);
-  HOTSET_CHECK(reading_.empty() && landed_.empty() && awaited_.empty() && leased_.empty() &&
+  HOTSET_CHECK(reading_.empty() && landed_.empty() && awaited_.empty() &&
                    next_absent_ == absent_.size() && next_resident_ == residents_.size(),
-               "an event ends when all of it has been leased and used, or is cancelled");
+               "an event ends when all of it has been leased, or is cancelled");
+  end_leases();
   end_event();
 }
 
@@ -432,12 +392,7 @@ void ExpertCache::end_leases() {
     HOTSET_CHECK(slots.generation(leased.slot) == leased.generation,
                  "a leased slot was given to another expert");
     slots.end_lease(leased.slot);
-    if (leased.is_read) {  // it was not admitted, or nobody knows whether it is sound
-      const size_t i = index({layer_, leased.expert});
-      table_[i] = kAbsent;
-      fill_next_ = std::min<size_t>(fill_next_, fill_place_[i]);
-      slots.give_back(leased.slot);
-    }
+    if (leased.is_passing) slots.give_back(leased.slot);
   }
   leased_.clear();
   leases_.clear();

@@ -87,12 +87,10 @@ class ExpertCache {
              EventKind kind = EventKind::kDecode, std::span<const int32_t> keep = {});
   // Ends the leases of the last wave and leases the next experts of the event, at most `limit`:
   // first the residents, then those that have landed (at least one, which is waited for), last
-  // those that fillers were loading. What was read is checked after its wave, since it is in the
-  // caches then: if some of it was damaged, the same wave comes once more, with the true bytes, and
-  // whatever was made of it is to be made again. Empty when every pick has been leased. An Error
-  // from the source ends the event; the cache stays usable.
+  // those that fillers were loading. Empty when every pick has been leased once. An Error from the
+  // source ends the event; the cache stays usable.
   std::span<const Lease> next_wave(int32_t limit);
-  void end();     // after an empty wave
+  void end();
   void cancel();  // ends an event at any point; nothing if there is none
   // Tells the policy of uses without an event: the last rows of a prompt, one after another.
   void note_use(int32_t layer, std::span<const Pick> picks, int64_t now);
@@ -146,10 +144,9 @@ class ExpertCache {
     std::unique_ptr<Policy> policy;
   };
   struct Leased {
-    int32_t expert;
     SlotId slot;
     uint32_t generation;
-    bool is_read;  // by this wave: nobody else knows the slot until it has been checked
+    bool is_passing;
   };
   struct Load {
     ExpertReader::Landed landed;  // until then only its id
@@ -174,12 +171,10 @@ class ExpertCache {
   std::unique_ptr<Policy> new_policy(const PolicyFactory& policy, const SizeClass& c) const;
   void sort_picks(std::span<const Pick> picks);
   void start_reads();
-  void lease(int32_t expert, SlotId slot, bool is_read);
+  void lease(int32_t expert, SlotId slot, bool is_passing);
   void lease_residents(int32_t limit);
   void load_landed(std::unique_lock<std::mutex>& lock, int32_t limit);
   void pack(std::unique_lock<std::mutex>& lock, std::span<Load> loads);
-  bool mend_wave(std::unique_lock<std::mutex>& lock);
-  void settle_read();
   void settle_awaited(std::unique_lock<std::mutex>& lock);
   bool admit(ExpertId id);
   bool may_evict(ExpertId id) const;
@@ -234,8 +229,6 @@ class ExpertCache {
   int32_t kept_ = 0;                          // evictions for the prompt so far
   std::vector<Lease> leases_;
   std::vector<Leased> leased_;
-  bool is_wave_checked_ = true;                // or nothing of it was read
-  std::vector<std::atomic<bool>> is_damaged_;  // [experts], while a wave is checked
   std::vector<ExpertReader::Landed> taken_;
 
   // The guess that is out.

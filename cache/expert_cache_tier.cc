@@ -235,7 +235,7 @@ void ExpertCache::verify() const {
   }
   HOTSET_CHECK(residents == std::accumulate(of_layer.begin(), of_layer.end(), 0),
                "a resident is not in the table");
-  for (const Leased& l : leased_) passing += l.is_read;
+  for (const Leased& l : leased_) passing += l.is_passing;
   for (const auto* loads : {&reading_, &landed_}) {
     for (const Load& load : *loads) passing += load.slot >= 0;
   }

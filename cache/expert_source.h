@@ -26,8 +26,7 @@ class ExpertSource {
   virtual int64_t load(ExpertId id, std::span<std::byte> slot) = 0;
 
   // Reads part 0 <= part < parts() of the expert into its place in a landing of landing_bytes(),
-  // which is aligned to 4096; returns the bytes read. Blocks. What it brings may be damaged, where
-  // there are check_tasks().
+  // which is aligned to 4096; returns the bytes read. Blocks.
   virtual int32_t parts() const { return 1; }
   virtual int64_t landing_bytes() const = 0;
   virtual int64_t read(ExpertId id, int32_t part, std::byte* landing) = 0;
@@ -39,14 +38,6 @@ class ExpertSource {
   virtual void pack(ExpertId id, int32_t task, const std::byte* landing,
                     std::span<std::byte> slot) = 0;
   virtual bool lands_packed() const { return false; }
-  // Whether share 0 <= task < check_tasks() of what read() brought and pack() put into the slot is
-  // what was written. Asked after the expert's first use, when a core has it in its caches: a look
-  // at bytes fresh from a disk takes twice as long (0.26 ms an expert of 1.8 MB against 0.12). Of
-  // one that is damaged load() gets the true bytes, if anything can.
-  virtual int32_t check_tasks() const { return 0; }
-  virtual bool is_sound(ExpertId, int32_t /*task*/, std::span<const std::byte> /*slot*/) {
-    return true;
-  }
 
   // A hint that this expert will be loaded soon, so that its bytes can be on their way. Returns at
   // once.

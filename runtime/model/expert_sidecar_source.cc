@@ -8,14 +8,12 @@
 namespace hotset {
 
 int64_t ExpertSidecarSource::load(ExpertId id, std::span<std::byte> slot) {
+  const auto blob = slot.first(static_cast<size_t>(file_.shapes()[id.layer].bytes));
   if (reads_ == FileReads::kBuffered) {
-    const auto blob = slot.first(static_cast<size_t>(file_.shapes()[id.layer].bytes));
     return sidecar_.read_expert(id, blob) ? std::ssize(blob) : file_.load(id, slot);
   }
-  const int64_t bytes = read(id, 0, slot.data());
-  for (int32_t task = 0; task < check_tasks(); ++task) {
-    if (!is_sound(id, task, slot)) return file_.load(id, slot);
-  }
+  int64_t bytes = 0;
+  for (int32_t part = 0; part < parts(); ++part) bytes += read(id, part, slot.data());
   return bytes;
 }
 
@@ -27,19 +25,22 @@ int64_t ExpertSidecarSource::landing_bytes() const {
   return bytes;
 }
 
-int64_t ExpertSidecarSource::read(ExpertId id, int32_t, std::byte* landing) {
-  const int64_t bytes = expert_bytes(id.layer);
+int64_t ExpertSidecarSource::read(ExpertId id, int32_t part, std::byte* landing) {
+  const auto [begin, end] = expert_part(file_.shapes()[id.layer].bytes, part);
+  if (begin == end) return 0;
+  const auto bytes = static_cast<size_t>(end - begin);
   try {
-    return landing_file_.read(sidecar_.expert_at(id), bytes, landing);
+    const int64_t got =
+        landing_file_.read(sidecar_.expert_at(id) + begin, end - begin, landing + begin);
+    if (sidecar_.is_expert_part(id, part, {landing + begin, bytes})) return got;
   } catch (const Error& error) {
     sidecar_.note_damage(error.what());
   }
-  return file_.load(id, {landing, static_cast<size_t>(bytes)});
-}
-
-bool ExpertSidecarSource::is_sound(ExpertId id, int32_t task, std::span<const std::byte> slot) {
-  const auto [begin, end] = expert_part(file_.shapes()[id.layer].bytes, task);
-  return sidecar_.is_expert_part(id, task, slot.subspan(begin, end - begin));
+  // The whole expert for the sake of a part: this is not meant to happen twice in a run.
+  const Memory whole(expert_bytes(id.layer), "an expert that its sidecar has damaged");
+  const int64_t got = file_.load(id, {whole.data(), static_cast<size_t>(expert_bytes(id.layer))});
+  std::memcpy(landing + begin, whole.data() + begin, bytes);
+  return got;
 }
 
 void ExpertSidecarSource::pack(ExpertId id, int32_t task, const std::byte* landing,

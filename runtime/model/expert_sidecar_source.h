@@ -1,5 +1,6 @@
-// Experts from a sidecar: whole pages, straight into the slot where one is at hand. One that is
-// damaged comes from the model's file instead.
+// Experts from a sidecar: whole pages, straight into the slot where one is at hand. Who reads a
+// part checks it, while it is in that core's caches; one that is damaged comes from the model's
+// file instead.
 #pragma once
 
 #include "runtime/model/expert_file_source.h"
@@ -16,14 +17,13 @@ class ExpertSidecarSource : public ExpertSource {
   int32_t experts_per_layer() const override { return file_.experts_per_layer(); }
   int64_t expert_bytes(int32_t layer) const override { return file_.expert_bytes(layer); }
   int64_t load(ExpertId id, std::span<std::byte> slot) override;
+  int32_t parts() const override { return kExpertParts; }
   int64_t landing_bytes() const override;
   int64_t read(ExpertId id, int32_t part, std::byte* landing) override;
   int32_t pack_tasks() const override { return kExpertParts; }
   void pack(ExpertId id, int32_t task, const std::byte* landing,
             std::span<std::byte> slot) override;
   bool lands_packed() const override { return true; }
-  int32_t check_tasks() const override { return kExpertParts; }
-  bool is_sound(ExpertId id, int32_t task, std::span<const std::byte> slot) override;
   void expect(ExpertId id) override {
     if (reads_ == FileReads::kBuffered) sidecar_.expect_expert(id);
   }

@@ -29,7 +29,8 @@ namespace hotset {
 
 inline constexpr int64_t kSidecarBlock = 1 << 20;  // of the dense image: what one checksum covers
 
-// An expert has a checksum for each of its parts, so that several threads can check it at once.
+// An expert's parts are read at once, for a single read does not take all that a disk gives, and
+// each is checked by the thread that has read it: nobody waits for one sum over all of them.
 inline constexpr int32_t kExpertParts = 4;
 // Where part 0 <= part < kExpertParts of a blob of `bytes` bytes begins and ends: whole pages, but
 // for the end of the last. Small blobs have empty parts.

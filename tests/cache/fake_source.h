@@ -35,18 +35,6 @@ class FakeSource : public ExpertSource {
   int64_t landing_bytes() const override { return 512; }
   bool lands_packed() const override { return lands_packed_; }
 
-  // Those of a source that lands packed can be checked.
-  int32_t check_tasks() const override { return lands_packed_ ? 2 : 0; }
-  bool is_sound(ExpertId id, int32_t task, std::span<const std::byte> slot) override {
-    ++checks;
-    const int32_t name = id.layer * 1000 + id.expert;
-    const int64_t half = std::ssize(slot) / 2;
-    for (int64_t at = task * half; at < (task + 1) * half; at += 4) {
-      if (std::memcmp(slot.data() + at, &name, 4) != 0) return false;
-    }
-    return true;
-  }
-
   int64_t load(ExpertId id, std::span<std::byte> slot) override {
     ++loads[id.layer * experts_ + id.expert];
     wait_and_fail(id);
@@ -58,8 +46,6 @@ class FakeSource : public ExpertSource {
     wait_and_fail(id);
     if (lands_packed_) {
       write_name(id, landing, expert_bytes(id.layer));
-      const std::lock_guard lock(mutex_);
-      if (id == damaged_) landing[expert_bytes(id.layer) - 1] ^= std::byte{1};
     } else {
       const int32_t name = id.layer * 1000 + id.expert;
       std::memcpy(landing + 4 * part, &name, 4);
@@ -108,11 +94,6 @@ class FakeSource : public ExpertSource {
     const std::lock_guard lock(mutex_);
     failing_ = id;
   }
-  // What is read of it is not what was written; who checks it sees that.
-  void damage(ExpertId id) {
-    const std::lock_guard lock(mutex_);
-    damaged_ = id;
-  }
   int reads_in_all() const {
     int sum = 0;
     for (const auto& n : reads) sum += n;
@@ -120,7 +101,6 @@ class FakeSource : public ExpertSource {
   }
 
   ExpertId bad_bytes{-1, -1};
-  std::atomic<int> checks = 0;
   std::atomic<int> read_us = 0;
   std::vector<std::atomic<int>> reads, loads;  // of each expert
 
@@ -147,20 +127,18 @@ class FakeSource : public ExpertSource {
   const bool lands_packed_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  ExpertId held_{-1, -1}, failing_{-1, -1}, damaged_{-1, -1};
+  ExpertId held_{-1, -1}, failing_{-1, -1};
   bool is_held_ = false;
 };
 
-// Whether every byte of the leased expert is its own.
-inline bool has_own_bytes(int32_t layer, const Lease& lease, int64_t bytes) {
+// Every byte of the leased expert is its own.
+inline void expect_bytes(int32_t layer, const Lease& lease, int64_t bytes) {
   const int32_t expected = layer * 1000 + lease.expert;
   for (int64_t at = 0; at < bytes; at += 4) {
-    if (std::memcmp(lease.blob + at, &expected, 4) != 0) return false;
+    int32_t name;
+    std::memcpy(&name, lease.blob + at, 4);
+    ASSERT_EQ(name, expected);
   }
-  return true;
-}
-inline void expect_bytes(int32_t layer, const Lease& lease, int64_t bytes) {
-  ASSERT_TRUE(has_own_bytes(layer, lease, bytes)) << "expert " << lease.expert;
 }
 
 // Distinct picks, heaviest first.

@@ -268,6 +268,23 @@ TEST_F(SidecarTest, DamageIsNamedOnceWithBlockFoundAndExpected) {
   EXPECT_THAT(damages_[0], HasSubstr("of layer 1: found checksum "));
 }
 
+// Scales that are not finite: a step that computed with them before they were looked at would fail.
+TEST_F(SidecarTest, ExpertsThatWouldGiveInfinitiesAreNeverComputedWith) {
+  const std::string model = add_model(kSmallModel);
+  write(model);
+  const std::vector<float> expected = logits(model, nullptr);
+  const ModelDescription description = open_model(model);
+  const SidecarLayout layout(description, head().matrices, head().dense_bytes);
+  {
+    std::fstream file(sidecar_path(), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(static_cast<std::streamoff>(layout.expert_at({1, 0})));
+    const int64_t bytes = description.config.num_experts * layout.blob_stride[1];
+    file << std::string(static_cast<size_t>(bytes), '\x7c');
+  }
+  EXPECT_EQ(logits(model, open(model), false, 0), expected);
+  EXPECT_EQ(damages_.size(), 1u);
+}
+
 TEST_F(SidecarTest, OneCutWhileItIsUsedIsRepairedFromTheModel) {
   const std::string model = add_model(kSmallModel);
   write(model);
